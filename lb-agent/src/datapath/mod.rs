@@ -1,0 +1,189 @@
+//! The seam between the control plane and the kernel.
+//!
+//! The control plane says what it wants ([`Wanted`]); a [`Datapath`] compares that with what it holds,
+//! answers with a [`Plan`] that can be printed, and carries the plan out in an order in which every prefix
+//! is safe. Nothing above this seam knows of maps, identifiers or slots.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{OnNoBackend, Protocol, Strategy};
+
+/// Everything the data plane shall do: the desired state with the verdicts of health and drain applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// In the order of their names.
+    pub services: Vec<WantedService>,
+}
+
+/// One service as the data plane shall serve it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedService {
+    /// Only for what people read; the data plane knows a service by `vip` and `protocol`.
+    pub name: String,
+    /// Virtual address and port that clients send to.
+    pub vip: SocketAddr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Which table is built, and how a packet is mapped to its slot.
+    pub strategy: Strategy,
+    /// What a new flow meets while no backend takes traffic.
+    pub on_no_backend: OnNoBackend,
+    /// In the order of their addresses. Those that are gone for good are absent.
+    pub backends: Vec<WantedBackend>,
+}
+
+/// One backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedBackend {
+    /// Address and port that requests are rewritten to.
+    pub address: SocketAddr,
+    /// Share of new flows relative to the others; 0 takes none (draining, maintenance, unhealthy).
+    pub weight: u32,
+    /// Whether flows that are on this backend stay there. False for a dead one: its flows are re-balanced.
+    pub serving: bool,
+}
+
+/// What one backend of one service has carried since it was added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Flows open now.
+    pub active_connections: u64,
+    /// Flows opened since the backend was added.
+    pub connections_total: u64,
+    /// Packets from clients.
+    pub rx_packets_total: u64,
+    /// Packets to clients.
+    pub tx_packets_total: u64,
+    /// Bytes from clients, as IP packets: the link layer is not counted.
+    pub rx_bytes_total: u64,
+    /// Bytes to clients, counted alike.
+    pub tx_bytes_total: u64,
+}
+
+/// A service as the data plane identifies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId {
+    /// Virtual address and port.
+    pub vip: SocketAddr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// One live flow, as `lb-agent flows` lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowInfo {
+    /// Virtual address and port.
+    pub vip: SocketAddr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The client's address and port.
+    pub client: SocketAddr,
+    /// The backend that serves it.
+    pub backend: SocketAddr,
+    /// `half-open`, `established`, `closing`, ...
+    pub state: String,
+    /// Whole seconds since its last packet, within the resolution of the flow's stamp.
+    pub idle_seconds: u64,
+}
+
+/// Which backend a packet would go to, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The backend, if one takes it.
+    pub backend: Option<SocketAddr>,
+    /// `flow`, `half-open`, `slot`, `candidates`, `no-service` or `no-backend`.
+    pub reason: String,
+    /// Index into the service's slot table, where one was asked.
+    pub slot: Option<u32>,
+    /// Where chance, a counter or load decides: who may win, with the share of the slots.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One possible choice, where more than the packet decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The backend.
+    pub backend: SocketAddr,
+    /// Its slots over all slots, in percent times 100.
+    pub share_basis_points: u32,
+}
+
+/// One interface that the program is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// The interface's name.
+    pub name: String,
+    /// `native` or `generic`.
+    pub mode: String,
+}
+
+/// How full the flow table is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowLoad {
+    /// Live entries at the last sweep.
+    pub active: u64,
+    /// Flows that `[limits] flows` provides for.
+    pub capacity: u64,
+}
+
+/// A counter of packet outcomes, as the kernel counted it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// Stable name, as in the documentation and the metrics.
+    pub reason: String,
+    /// Packets since the program was loaded.
+    pub packets: u64,
+}
+
+/// What has to be done, in order, to get from what is there to what is wanted. Data, not code: it can be printed and tested.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// One line each, as `apply --dry-run` prints it.
+    pub steps: Vec<String>,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}
+
+/// What carries packets. Two implementations: the kernel's, and one in memory for the control plane's tests.
+///
+/// Owned by one task; there is no second writer.
+pub trait Datapath: Send {
+    /// What [`apply`](Self::apply) would do. Changes nothing.
+    fn plan(&self, wanted: &Wanted) -> anyhow::Result<Plan>;
+
+    /// Makes the data plane do what is wanted.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses or a limit is reached; what was done until then is a safe state, and calling
+    /// again goes on from there.
+    fn apply(&mut self, wanted: &Wanted) -> anyhow::Result<Plan>;
+
+    /// What a backend has carried; zeros for one that is not there.
+    fn traffic(&self, service: ServiceId, backend: SocketAddr) -> Traffic;
+
+    /// Live flows, at most `limit`, of one service or of all.
+    fn flows(&self, service: Option<ServiceId>, limit: usize) -> Vec<FlowInfo>;
+
+    /// Where a packet from `client` to `vip` would go. No side effects.
+    fn explain(&self, protocol: Protocol, client: SocketAddr, vip: SocketAddr) -> Explanation;
+
+    /// The interfaces that the program is attached to.
+    fn interfaces(&self) -> Vec<InterfaceStatus>;
+
+    /// How full the flow table is.
+    fn flow_load(&self) -> FlowLoad;
+
+    /// Every packet outcome with its count, in the order of the documentation.
+    fn reasons(&self) -> Vec<ReasonCount>;
+
+    /// Housekeeping: expires idle flows, frees identifiers. To be called about once a second.
+    fn tick(&mut self);
+}
