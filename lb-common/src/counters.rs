@@ -1,0 +1,74 @@
+//! Counters: a row for each CPU, so that counting is a plain addition, and one for the agent.
+
+use crate::abi::row;
+use crate::atomic::Word;
+use crate::reason::{Event, Reason};
+
+const REASONS: usize = 40;
+const EVENTS: usize = 24;
+const _: () = assert!(Reason::ALL.len() <= REASONS && Event::ALL.len() <= EVENTS);
+
+/// One CPU's count of outcomes and events.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Outcomes {
+    reasons: [Word; REASONS],
+    events: [Word; EVENTS],
+}
+row!(Outcomes, 512, { [Word; REASONS], [Word; EVENTS] });
+
+impl Outcomes {
+    /// The counter of a reason.
+    #[inline(always)]
+    pub const fn reason(&self, reason: Reason) -> &Word {
+        &self.reasons[reason as usize]
+    }
+
+    /// The counter of an event.
+    #[inline(always)]
+    pub const fn event(&self, event: Event) -> &Word {
+        &self.events[event as usize]
+    }
+}
+
+impl Default for Outcomes {
+    fn default() -> Self {
+        Self {
+            reasons: core::array::from_fn(|_| Word::default()),
+            events: core::array::from_fn(|_| Word::default()),
+        }
+    }
+}
+
+/// What one CPU has carried for one backend: `cpu * backends + backend` in the array. One cache line. The agent
+/// has the row after the last CPU's, for the flows that its sweep closes.
+#[repr(C, align(64))]
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    /// Packets from clients.
+    pub rx_packets: Word,
+    /// Bytes of IP packets from clients.
+    pub rx_bytes: Word,
+    /// Packets to clients.
+    pub tx_packets: Word,
+    /// Bytes of IP packets to clients.
+    pub tx_bytes: Word,
+    /// Flows that became active.
+    pub opened: Word,
+    /// Flows that stopped being active.
+    pub closed: Word,
+    /// Zero.
+    pub reserved: [u64; 2],
+}
+row!(Traffic, 64, { Word, Word, Word, Word, Word, Word, [u64; 2] });
+
+/// One CPU's budget for generated ICMP errors.
+#[repr(C)]
+#[derive(Clone, Debug, Default)]
+pub struct IcmpBudget {
+    /// The second that `sent` counts in, as jiffies divided by [`crate::settings::Settings::jiffies_per_second`].
+    pub second: Word,
+    /// Errors sent in it.
+    pub sent: Word,
+}
+row!(IcmpBudget, 16, { Word, Word });

@@ -1,0 +1,78 @@
+//! Names and sizes of the maps: the only place.
+
+use crate::next_hop;
+use crate::slot;
+
+/// [`crate::settings::Settings`], one row.
+pub const SETTINGS: &str = "SETTINGS";
+/// [`crate::directory::Bucket`]s, two halves.
+pub const DIRECTORY: &str = "DIRECTORY";
+/// [`crate::service::Service`]s by identifier.
+pub const SERVICES: &str = "SERVICES";
+/// [`crate::backend::Backend`]s by identifier; 0 is nobody.
+pub const BACKENDS: &str = "BACKENDS";
+/// [`crate::slot::SlotLine`]s: every service's table.
+pub const SLOTS: &str = "SLOTS";
+/// [`crate::flow::Bucket4`]s.
+pub const FLOWS4: &str = "FLOWS4";
+/// [`crate::flow::Bucket6`]es.
+pub const FLOWS6: &str = "FLOWS6";
+/// [`crate::next_hop::NextHop`]s.
+pub const NEXT_HOPS: &str = "NEXT_HOPS";
+/// [`crate::counters::Outcomes`], a row for each CPU.
+pub const OUTCOMES: &str = "OUTCOMES";
+/// [`crate::counters::Traffic`], a row for each CPU and backend.
+pub const TRAFFIC: &str = "TRAFFIC";
+/// [`crate::counters::IcmpBudget`], a row for each CPU.
+pub const ICMP_BUDGET: &str = "ICMP_BUDGET";
+/// Ports by [`crate::flow::FragmentKey`]: a kernel LRU hash, off the common path.
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// [`crate::link::Link`]s by interface index.
+pub const LINKS: &str = "LINKS";
+/// The program array of the cold stages; one for each loaded program.
+pub const STAGES: &str = "STAGES";
+
+/// Program identifiers, and interface indices with [`WATCHED_INTERFACE`] set, that the tracepoint programs count for;
+/// one for each loaded program.
+pub const WATCHED: &str = "WATCHED";
+/// Marks an interface's index among the keys of [`WATCHED`].
+pub const WATCHED_INTERFACE: u64 = 1 << 32;
+
+/// Maps that outlive a program: pinned by name. [`STAGES`] and [`WATCHED`] are not among them.
+pub const PINNED: [&str; 13] = [
+    SETTINGS,
+    DIRECTORY,
+    SERVICES,
+    BACKENDS,
+    SLOTS,
+    FLOWS4,
+    FLOWS6,
+    NEXT_HOPS,
+    OUTCOMES,
+    TRAFFIC,
+    ICMP_BUDGET,
+    FRAGMENTS,
+    LINKS,
+];
+
+/// Datagrams whose fragments are remembered at once.
+pub const FRAGMENT_CAPACITY: u32 = 8192;
+/// VLAN devices that are known at once.
+pub const LINK_CAPACITY: u32 = 1024;
+/// Next hops, and the never-used row 0.
+pub const NEXT_HOP_CAPACITY: u32 = next_hop::CAPACITY;
+
+/// Buckets of half a directory: two for each thing that may be listed (a service lists itself and its address).
+pub const fn directory_buckets(services: u32, backends: u32) -> u32 {
+    ((services * 2 + backends) * 2).next_power_of_two()
+}
+
+/// Lines of the slot array: a table for each service, and two more, so that a new one can be written beside the old.
+pub const fn slot_lines(services: u32, table_size: u32) -> u32 {
+    (services + 2) * slot::lines(table_size)
+}
+
+/// Buckets of a flow table for that many flows: half full at most, since four-way buckets overflow beyond.
+pub const fn flow_buckets(flows: u32) -> u32 {
+    (flows / 2).next_power_of_two()
+}

@@ -1,0 +1,68 @@
+//! What the data plane is told once: one row, written before the program is attached.
+
+use crate::abi::row;
+use crate::atomic::Word;
+
+/// The settings row.
+#[repr(C)]
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// [`crate::ABI_VERSION`] of whoever made the maps.
+    pub abi: u32,
+    /// Jiffies a second (`CONFIG_HZ`), measured when the program is loaded.
+    pub jiffies_per_second: u32,
+    /// Right shift from jiffies to ticks of about a second: 8 at 250 Hz (1.024 s).
+    pub tick_shift: u32,
+    /// IPv4 flow buckets less one; their number is a power of two.
+    pub flow4_mask: u32,
+    /// IPv6 flow buckets less one.
+    pub flow6_mask: u32,
+    /// Buckets of half a directory less one.
+    pub directory_mask: u32,
+    /// Generated ICMP errors a second and CPU (RFC 1812 section 4.3.2.8; RFC 4443 section 2.4 (f)).
+    pub icmp_errors_per_second: u32,
+    /// Rows of a CPU in the traffic array: the backends it has room for.
+    pub backends: u32,
+    /// Keys the hash of the flow table. Drawn at random when the maps are made.
+    pub flow_key: u64,
+    /// Keys the hash of each directory half.
+    pub directory_keys: [Word; 2],
+    /// Which directory half is read: 0 or 1.
+    pub directory_half: Word,
+}
+row!(Settings, 64, { u32, u32, u32, u32, u32, u32, u32, u32, u64, [Word; 2], Word });
+
+impl Settings {
+    /// The time in ticks, from jiffies.
+    #[inline(always)]
+    pub const fn tick(&self, jiffies: u64) -> u64 {
+        jiffies >> (self.tick_shift & 31)
+    }
+}
+
+/// How long a flow may be silent, in ticks of about a second, before the sweep frees its entry or an insertion takes it.
+pub mod timeout {
+    use crate::flow::State;
+
+    /// TCP before the handshake is done: Linux retransmits a SYN at 1, 3, 7, 15 and 31 s.
+    pub const HALF_OPEN: u64 = 32;
+    /// TCP after it. Silence longer than that costs the entry, not the connection: a hash strategy finds the same
+    /// backend again while its slot has not changed.
+    pub const ESTABLISHED: u64 = 3600;
+    /// TCP after a FIN or RST: as long as TIME-WAIT (RFC 9293 section 3.4.2, as Linux has it).
+    pub const CLOSING: u64 = 60;
+    /// UDP (RFC 4787 section 4.3 asks for two minutes at least).
+    pub const DATAGRAM: u64 = 120;
+
+    /// The timeout of a state.
+    #[inline(always)]
+    pub const fn of(state: State) -> u64 {
+        match state {
+            State::Established | State::Adopted => ESTABLISHED,
+            State::Datagram => DATAGRAM,
+            State::Closing => CLOSING,
+            State::HalfOpen | State::Answered => HALF_OPEN,
+            State::Free | State::Claimed => 0,
+        }
+    }
+}

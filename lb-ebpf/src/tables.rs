@@ -1,0 +1,76 @@
+//! What the pipeline reads and writes besides the frame: the maps, the clock, the kernel's routing table.
+
+use lb_common::Address;
+use lb_common::backend::Backend;
+use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
+use lb_common::directory;
+use lb_common::flow::{Bucket4, Bucket6, FragmentKey, Ports};
+use lb_common::next_hop::{Hop, NextHop};
+use lb_common::service::Service;
+use lb_common::settings::Settings;
+use lb_common::slot::SlotLine;
+
+/// The tables of one balancer, as one CPU sees them.
+///
+/// Three implementations: the BPF maps in the kernel; memory on the host, for tests; the same maps through
+/// shared memory in the agent, for `explain`. Rows that change under the reader are made of shared words.
+/// A row that is `None` is out of range, which only contradictory tables can cause.
+pub trait Tables {
+    /// The settings.
+    fn settings(&self) -> Option<&Settings>;
+    /// A bucket of the directory, both halves counted through.
+    fn directory(&self, bucket: u32) -> Option<&directory::Bucket>;
+    /// A service by its identifier.
+    fn service(&self, id: u16) -> Option<&Service>;
+    /// A backend by its identifier.
+    fn backend(&self, id: u16) -> Option<&Backend>;
+    /// A line of the slot array.
+    fn slots(&self, line: u32) -> Option<&SlotLine>;
+    /// A bucket of IPv4 flows.
+    fn flows4(&self, bucket: u32) -> Option<&Bucket4>;
+    /// A bucket of IPv6 flows.
+    fn flows6(&self, bucket: u32) -> Option<&Bucket6>;
+    /// A next hop.
+    fn next_hop(&self, id: u16) -> Option<&NextHop>;
+
+    /// This CPU's outcomes.
+    fn outcomes(&self) -> Option<&Outcomes>;
+    /// This CPU's traffic of a backend.
+    fn traffic(&self, backend: u16) -> Option<&Traffic>;
+    /// This CPU's budget for ICMP errors.
+    fn icmp_budget(&self) -> Option<&IcmpBudget>;
+
+    /// The ports of a datagram whose first fragment has passed.
+    fn fragment(&self, key: &FragmentKey) -> Option<Ports>;
+    /// Remembers a first fragment.
+    fn remember_fragment(&self, key: &FragmentKey, ports: Ports);
+
+    /// The kernel's clock, in jiffies. Costs nothing to read; good for ages only.
+    fn jiffies(&self) -> u64;
+    /// Asks the kernel's routing and neighbour tables. About 100 ns: for what is not cached.
+    fn route(&self, query: &RouteQuery) -> Route;
+}
+
+/// A question to the routing table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteQuery {
+    /// Interface that the packet came in by.
+    pub ingress: u32,
+    /// Source of the packet as it will leave.
+    pub source: Address,
+    /// Destination as it will leave.
+    pub destination: Address,
+}
+
+/// The answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// That way.
+    Hop(Hop),
+    /// That way, but the neighbour's address is not known yet: the kernel can find it out.
+    NeighbourUnknown,
+    /// Not for XDP to follow (a local destination, an encapsulating route): the kernel can.
+    Unfollowable,
+    /// Nowhere: blackhole, unreachable, prohibit.
+    None,
+}
