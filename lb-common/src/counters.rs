@@ -62,7 +62,7 @@ pub struct Traffic {
 }
 row!(Traffic, 64, { Word, Word, Word, Word, Word, Word, [u64; 2] });
 
-/// One CPU's budget for generated ICMP errors.
+/// One CPU's budget for generated ICMP errors, and the answer that is under way.
 #[repr(C)]
 #[derive(Clone, Debug, Default)]
 pub struct IcmpBudget {
@@ -70,5 +70,7 @@ pub struct IcmpBudget {
     pub second: Word,
     /// Errors sent in it.
     pub sent: Word,
+    /// What the stage that answers is to say: written by the stage before it, for the same packet.
+    pub pending: Word,
 }
-row!(IcmpBudget, 16, { Word, Word });
+row!(IcmpBudget, 24, { Word, Word, Word });

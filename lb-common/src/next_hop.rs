@@ -27,7 +27,6 @@ pub struct Tag {
 }
 
 /// What it takes to reach a neighbour.
-#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Hop {
     /// Interface that the frame leaves by. A physical one: VLAN devices are resolved to it and their tags.
@@ -36,8 +35,6 @@ pub struct Hop {
     pub mtu: u16,
     /// Tags in front of the payload: 0, 1 or 2 of `tags`.
     pub tag_count: u8,
-    /// Zero.
-    pub reserved: u8,
     /// The neighbour's address.
     pub destination: [u8; 6],
     /// Our address on the interface.
@@ -46,19 +43,67 @@ pub struct Hop {
     pub tags: [Tag; 2],
 }
 
+impl Hop {
+    /// As a row keeps it: equal hops, and only those, have equal words.
+    #[inline(always)]
+    pub const fn to_words(&self) -> [u64; 4] {
+        [
+            self.ifindex as u64 | (self.mtu as u64) << 32 | (self.tag_count as u64) << 48,
+            mac_to_word(self.destination),
+            mac_to_word(self.source),
+            self.tags[0].to_word() | self.tags[1].to_word() << 32,
+        ]
+    }
+
+    /// The hop that a row keeps.
+    #[inline(always)]
+    pub const fn from_words(words: [u64; 4]) -> Self {
+        Self {
+            ifindex: words[0] as u32,
+            mtu: (words[0] >> 32) as u16,
+            tag_count: (words[0] >> 48) as u8,
+            destination: mac_from_word(words[1]),
+            source: mac_from_word(words[2]),
+            tags: [Tag::from_word(words[3]), Tag::from_word(words[3] >> 32)],
+        }
+    }
+}
+
+#[inline(always)]
+const fn mac_to_word(mac: [u8; 6]) -> u64 {
+    u64::from_ne_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0])
+}
+
+#[inline(always)]
+const fn mac_from_word(word: u64) -> [u8; 6] {
+    let [a, b, c, d, e, f, ..] = word.to_ne_bytes();
+    [a, b, c, d, e, f]
+}
+
+impl Tag {
+    #[inline(always)]
+    const fn to_word(self) -> u64 {
+        self.protocol.0 as u64 | (self.control.0 as u64) << 16
+    }
+
+    #[inline(always)]
+    const fn from_word(word: u64) -> Self {
+        Self { protocol: Be16(word as u16), control: Be16((word >> 16) as u16) }
+    }
+}
+
 /// A row of the table.
-#[repr(C)]
+#[repr(C, align(64))]
 #[derive(Clone, Debug, Default)]
 pub struct NextHop {
     /// Bits 0-1: a [`RowState`]; the rest: when last confirmed, in jiffies.
     pub state: Word,
-    /// The neighbour.
-    pub hop: Hop,
+    /// The [`Hop`], written once while the row is claimed.
+    pub hop: [Word; 4],
     /// Zero.
-    pub reserved: [u32; 7],
+    pub reserved: [u64; 3],
 }
-row!(NextHop, 64, { Word, Hop, [u32; 7] });
-row!(Hop, 28, { u32, u16, u8, u8, [u8; 6], [u8; 6], [Tag; 2] });
+row!(NextHop, 64, { Word, [Word; 4], [u64; 3] });
 
 /// A row's life.
 #[repr(u64)]
@@ -75,6 +120,30 @@ pub enum RowState {
 }
 
 impl NextHop {
+    /// The hop of a live row.
+    #[inline(always)]
+    pub fn read(&self) -> Hop {
+        Hop::from_words([self.hop[0].load(), self.hop[1].load(), self.hop[2].load(), self.hop[3].load()])
+    }
+
+    /// Whether the row holds this hop.
+    #[inline(always)]
+    pub fn holds(&self, words: &[u64; 4]) -> bool {
+        self.hop[0].load() == words[0]
+            && self.hop[1].load() == words[1]
+            && self.hop[2].load() == words[2]
+            && self.hop[3].load() == words[3]
+    }
+
+    /// Writes the hop; only whoever claimed the row may.
+    #[inline(always)]
+    pub fn write(&self, words: &[u64; 4]) {
+        self.hop[0].store(words[0]);
+        self.hop[1].store(words[1]);
+        self.hop[2].store(words[2]);
+        self.hop[3].store(words[3]);
+    }
+
     /// The state word of a row confirmed at `jiffies`.
     #[inline(always)]
     pub const fn live(jiffies: u64) -> u64 {
@@ -98,6 +167,22 @@ impl NextHop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hops_survive_the_way_there_and_back() {
+        let hop = Hop {
+            ifindex: 7,
+            mtu: 9000,
+            tag_count: 2,
+            destination: [2, 0, 0, 0, 0, 1],
+            source: [2, 0, 0, 0, 0, 2],
+            tags: [
+                Tag { protocol: Be16::new(0x88a8), control: Be16::new(100) },
+                Tag { protocol: Be16::new(0x8100), control: Be16::new(0xffff) },
+            ],
+        };
+        assert_eq!(Hop::from_words(hop.to_words()), hop);
+    }
 
     #[test]
     fn freshness_ends_after_the_lifetime() {

@@ -38,7 +38,7 @@ counted! {
         ResetNoBackend = "reset_no_backend", "TCP to a service without a backend: answered with a reset.";
         UnreachableNoBackend = "unreachable_no_backend", "UDP to a service without a backend: answered with ICMP port unreachable.";
         TimeExceeded = "time_exceeded", "TTL or hop limit used up: answered with ICMP time exceeded.";
-        TooBig = "too_big", "Larger than the next link takes: answered with ICMP fragmentation needed or packet too big.";
+        TooBig = "too_big", "Larger than the next link takes: answered with ICMP fragmentation needed (RFC 1191) or packet too big (RFC 8201).";
         PassNotIp = "pass_not_ip", "Neither IPv4 nor IPv6: ARP, LLDP and the like.";
         PassNotOurs = "pass_not_ours", "To no service and from no backend.";
         PassReplyWithoutFlow = "pass_reply_without_flow", "From a backend's endpoint but of no flow: its own traffic.";
@@ -46,11 +46,11 @@ counted! {
         PassNeighbourUnknown = "pass_neighbour_unknown", "Rewritten, then left to the kernel, which resolves the neighbour and forwards.";
         PassForFragmentation = "pass_for_fragmentation", "Rewritten, then left to the kernel, which fragments: too large, and the sender allows it.";
         PassForRouting = "pass_for_routing", "Rewritten, then left to the kernel, whose route XDP cannot follow.";
-        DropTruncated = "drop_truncated", "To a service, but cut off before its headers end.";
-        DropMalformed = "drop_malformed", "To a service, but with lengths that contradict each other.";
+        DropTruncated = "drop_truncated", "To a virtual address, but cut off before its headers or its stated length end.";
+        DropMalformed = "drop_malformed", "To a virtual address, but with header lengths that contradict each other.";
         DropNoBackend = "drop_no_backend", "To a service without a backend that is set to drop.";
         DropTimeExceeded = "drop_time_exceeded", "TTL or hop limit used up, and no ICMP error is due: rate limit, or not a first fragment.";
-        DropTooBig = "drop_too_big", "Too large, and no ICMP error is due: rate limit.";
+        DropTooBig = "drop_too_big", "Too large, and no ICMP error is due: rate limit, or not a first fragment.";
         DropUnreachable = "drop_unreachable", "No backend, and no ICMP error is due: rate limit.";
         DropFragmentBeforeFirst = "drop_fragment_before_first", "A later fragment to a virtual address whose first was not seen.";
         DropUdpChecksumZero = "drop_udp_checksum_zero", "UDP over IPv6 without a checksum (RFC 8200 section 8.1).";

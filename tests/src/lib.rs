@@ -1,1 +1,23 @@
-//! Placeholder of the first minutes.
+//! What the demo and the suites are made of: network-namespace topologies, servers, load and the agent under test.
+//!
+//! Everything that outlives a function call is a guard: a [`netns::Namespace`], a [`process::Process`], a
+//! [`server::Server`], an [`agent::Agent`]. Dropping it takes it down, so a failed step, a panicking test and
+//! Ctrl-C (see [`interrupt`]) all leave the machine as it was; [`residue`] proves it.
+
+pub mod agent;
+pub mod bulk;
+pub mod demo;
+pub mod held;
+pub mod http_client;
+pub mod interrupt;
+pub mod load;
+pub mod netns;
+pub mod offload;
+pub mod process;
+pub mod residue;
+pub mod server;
+pub mod tally;
+pub mod tools;
+pub mod topology;
+pub mod udp_client;
+pub mod wait;
