@@ -20,7 +20,8 @@ fn main() {
 
 /// Copies one object to `OUT_DIR`.
 fn place(object: &str, built: Option<&Path>, prebuilt: &Path) -> Result<(), String> {
-    let candidates: Vec<PathBuf> = built.into_iter().chain([prebuilt]).map(|place| place.join(object)).collect();
+    let candidates: Vec<PathBuf> =
+        built.into_iter().chain([prebuilt]).map(|place| place.join(object)).collect();
     // Watched up to the one that is found: a file that is not there counts as changed, which is right for one that
     // would be preferred, and would build the agent again each time for one that is not looked at.
     let found = candidates.iter().find(|candidate| {
