@@ -30,7 +30,7 @@ pub struct Backend {
     /// Zero.
     pub reserved: [u8; 5],
     /// Bit 0: whether flows that name this row stay on it; bits 16-31: the next row of the same endpoint in
-    /// another service, 0 at the end. Written by the agent; see [`state`](Self::state).
+    /// another service, 0 at the end. Written by the agent; see [`state`](Self::state) and [`IN_USE`].
     pub state: Word,
     /// Next hop towards the backend: an index into the next-hop table, 0 while unknown. Written by the data plane.
     pub next_hop: Word,
@@ -39,6 +39,10 @@ row!(Backend, 64, { Address, Address, Be16, Be16, u16, Delta, Delta, Protocol, [
 
 /// Rows of one endpoint at most: the bound of the data plane's walk along the chain.
 pub const MAX_SIBLINGS: usize = 8;
+
+/// Bit of a row's state word: the agent counts the row as a backend. Clear in a row that is kept only until no flow
+/// names it any more. Packets do not ask.
+pub const IN_USE: u64 = 1 << 1;
 
 impl Backend {
     /// The row of a backend, with the checksum differences of its translation.
