@@ -16,6 +16,7 @@ pub mod offload;
 pub mod process;
 pub mod residue;
 pub mod server;
+pub mod skip;
 pub mod tally;
 pub mod tools;
 pub mod topology;

@@ -1,0 +1,189 @@
+//! Load: a steady stream of requests, each a new flow, none tried twice.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::http_client::{HttpClient, reason};
+use crate::netns::{Handle, Namespace};
+use crate::tally::{Failure, Tally};
+use crate::udp_client::UdpClient;
+
+/// How long a TCP request may take. A lost SYN is sent again by the client's kernel after one second; that is no failure
+/// but shows in [`Load::slowest`].
+const TCP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the answer to a datagram may take: nobody sends a lost one again, so waiting longer changes nothing.
+const UDP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Payload of a UDP request.
+const UDP_BYTES: usize = 64;
+
+/// What each request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A TCP connection with one HTTP request, closed by the server.
+    Tcp,
+    /// One datagram from a new port and its answer.
+    Udp,
+}
+
+/// What to send.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The service.
+    pub target: SocketAddr,
+    /// Requests that may be under way at a time.
+    pub workers: u32,
+    /// Requests per second over all workers; each worker also waits for its answers, so less if those are slow.
+    pub per_second: u32,
+}
+
+/// Running load; dropping it stops it.
+#[derive(Debug)]
+pub struct Load {
+    ledger: Arc<Ledger>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    stop: AtomicBool,
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    tally: Tally,
+    failures: Vec<Failure>,
+    slowest: Duration,
+}
+
+impl Load {
+    /// Starts sending from the namespace.
+    ///
+    /// # Errors
+    /// When no threads can be made.
+    pub fn start(client: &Namespace, plan: Plan) -> Result<Self> {
+        let mut load = Self { ledger: Arc::default(), workers: Vec::new() };
+        let interval = Duration::from_secs(1) * plan.workers / plan.per_second.max(1);
+        for worker in 0..plan.workers {
+            // Spread over the interval, so that the workers do not send in bursts.
+            let first = Instant::now() + interval * worker / plan.workers;
+            let thread = spawn_worker(&client.handle(), Arc::clone(&load.ledger), plan, first, interval)?;
+            load.workers.push(thread);
+        }
+        Ok(load)
+    }
+
+    /// The counts up to now.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.ledger.book().tally.clone()
+    }
+
+    /// The failures from the n-th on.
+    #[must_use]
+    pub fn failures_from(&self, first: usize) -> Vec<Failure> {
+        self.ledger.book().failures.get(first..).unwrap_or_default().to_vec()
+    }
+
+    /// The longest that a request took that was answered.
+    #[must_use]
+    pub fn slowest(&self) -> Duration {
+        self.ledger.book().slowest
+    }
+
+    /// Lets the requests that are under way end, and returns the final counts.
+    #[must_use]
+    pub fn stop(mut self) -> Tally {
+        self.join();
+        self.tally()
+    }
+
+    fn join(&mut self) {
+        self.ledger.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+impl Ledger {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, started: Instant, target: SocketAddr, outcome: Outcome) {
+        let ended = Instant::now();
+        let mut book = self.book();
+        match outcome.answer {
+            Ok(backend) => {
+                book.tally.answered(&backend);
+                book.slowest = book.slowest.max(ended - started);
+            }
+            Err(error) => {
+                book.tally.failed();
+                let reason = reason(&error);
+                book.failures.push(Failure { started, ended, client: outcome.client, target, reason });
+            }
+        }
+    }
+}
+
+fn spawn_worker(
+    client: &Handle,
+    ledger: Arc<Ledger>,
+    plan: Plan,
+    first: Instant,
+    interval: Duration,
+) -> io::Result<JoinHandle<()>> {
+    client.spawn("load", move || {
+        let mut next = first;
+        while !ledger.stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            // Keeping a rate is the one thing that a sleep is for. A worker that fell behind does not catch up in a
+            // burst: the load would then be heaviest just after trouble.
+            std::thread::sleep(next.saturating_duration_since(now));
+            next = next.max(now) + interval;
+            let started = Instant::now();
+            ledger.record(started, plan.target, request(plan));
+        }
+    })
+}
+
+struct Outcome {
+    client: Option<SocketAddr>,
+    answer: io::Result<String>,
+}
+
+fn request(plan: Plan) -> Outcome {
+    let mut client = None;
+    let mut attempt = || match plan.transport {
+        Transport::Tcp => {
+            let http = HttpClient::connect(plan.target, TCP_TIMEOUT)?;
+            client = Some(http.local_addr()?);
+            http.get_and_close()
+        }
+        Transport::Udp => {
+            let mut udp = UdpClient::connect(plan.target, UDP_TIMEOUT)?;
+            client = Some(udp.local_addr()?);
+            udp.ask(UDP_BYTES)
+        }
+    };
+    let answer = attempt();
+    Outcome { client, answer }
+}

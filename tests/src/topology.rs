@@ -1,0 +1,444 @@
+//! The labs: client, balancer and backends, each a network namespace.
+//!
+//! ```text
+//! two-armed    client eth0 ---- wan balancer lan ---- switch ==== eth0 backends
+//!
+//! one-armed    client eth0 ---- switch ==== eth0 backends
+//!                                 |
+//!                                eth0 balancer
+//!
+//! narrow path  client eth0 ---- wan balancer lan ---- near router --(small MTU)-- far router ---- switch ==== backends
+//! ```
+//!
+//! The addresses are the same in all of them; see [`address`]. Backends send everything that is not on their own
+//! network to the balancer, as DNAT needs. The balancer gets addresses and routes but *no* sysctl: turning on
+//! forwarding and what else a load balancer needs is the agent's task, and a lab that did it would hide its bugs.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Once;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::netns::Namespace;
+use crate::{interrupt, offload, process, residue};
+
+/// Who has which address, in every topology.
+pub mod address {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    /// The client, on the balancer's front network 10.0.0.0/24.
+    pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+    /// The client, on the balancer's front network fd00:a::/64.
+    pub const CLIENT_V6: Ipv6Addr = front(0x10);
+    /// The balancer on the front network.
+    pub const FRONT_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    /// The balancer on the front network.
+    pub const FRONT_V6: Ipv6Addr = front(1);
+    /// The VIP that most tests use; on the front network, but not configured by the topology.
+    pub const VIP_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+    /// The VIP that most tests use; on the front network, but not configured by the topology.
+    pub const VIP_V6: Ipv6Addr = front(0x100);
+    /// The backends' default gateway on their network 10.0.1.0/24: the balancer, or the far router of a narrow path.
+    pub const BACK_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
+    /// The backends' default gateway on their network fd00:b::/64.
+    pub const BACK_V6: Ipv6Addr = back(1);
+
+    /// The n-th backend, counted from 0: 10.0.1.11 and on.
+    #[must_use]
+    pub const fn backend_v4(index: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, 1, 11 + index)
+    }
+
+    /// The n-th backend, counted from 0: fd00:b::11, fd00:b::12, ... (the same digits as its IPv4 address).
+    #[must_use]
+    pub const fn backend_v6(index: u8) -> Ipv6Addr {
+        let decimal = 11 + index as u16;
+        back(((decimal / 100) << 8) | ((decimal / 10 % 10) << 4) | (decimal % 10))
+    }
+
+    const fn front(host: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0xa, 0, 0, 0, 0, 0, host)
+    }
+
+    const fn back(host: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0xb, 0, 0, 0, 0, 0, host)
+    }
+}
+
+/// Limit for the tools that the topology runs to look at itself.
+const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How the balancer is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Clients on `wan`, backends on `lan`.
+    TwoArmed,
+    /// Everyone on one segment, the balancer's only interface is `eth0`.
+    OneArmed,
+    /// As two-armed, but the backends are two routers away and the link between the routers has this MTU.
+    NarrowPath {
+        /// MTU of the link between the two routers; IPv6 allows no less than 1280.
+        mtu: u16,
+    },
+}
+
+/// A running lab; dropping it removes every namespace with all that is in it.
+#[derive(Debug)]
+pub struct Topology {
+    /// Where load comes from.
+    pub client: Namespace,
+    /// Where the agent runs.
+    pub balancer: Namespace,
+    /// Where the servers run.
+    pub backends: Vec<Host>,
+    switch: Namespace,
+    /// The near and the far router of a narrow path.
+    routers: Vec<Namespace>,
+    shape: Shape,
+}
+
+/// A backend machine: a namespace with one interface `eth0`.
+#[derive(Debug)]
+pub struct Host {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its name in answers and statistics: `b1`, `b2`, ...
+    pub name: String,
+    /// Its IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address.
+    pub v6: Ipv6Addr,
+}
+
+impl Topology {
+    /// Builds a two-armed lab: the balancer's interfaces are `wan` and `lan`.
+    ///
+    /// # Errors
+    /// Without root, or when the kernel lacks namespaces, veth or bridges.
+    pub fn two_armed(backends: u8) -> Result<Self> {
+        Self::build(Shape::TwoArmed, backends)
+    }
+
+    /// Builds a one-armed lab: the balancer's only interface is `eth0`.
+    ///
+    /// # Errors
+    /// As [`Topology::two_armed`].
+    pub fn one_armed(backends: u8) -> Result<Self> {
+        Self::build(Shape::OneArmed, backends)
+    }
+
+    /// Builds a lab of the given shape.
+    ///
+    /// # Errors
+    /// As [`Topology::two_armed`].
+    pub fn build(shape: Shape, backends: u8) -> Result<Self> {
+        static FIRST: Once = Once::new();
+        ensure!(rustix::process::geteuid().is_root(), "making network namespaces needs root");
+        interrupt::install();
+        FIRST.call_once(residue::sweep);
+
+        let mut lab = Self {
+            client: Namespace::create("client")?,
+            balancer: Namespace::create("balancer")?,
+            backends: Vec::new(),
+            switch: Namespace::create("switch")?,
+            routers: Vec::new(),
+            shape,
+        };
+        // Multicast snooping without a querier on the segment forgets who listens, and neighbour discovery with it.
+        lab.switch.ip("link add bridge0 type bridge stp_state 0 mcast_snooping 0\nlink set bridge0 up")?;
+        lab.connect_balancer()?;
+        lab.address_client()?;
+        for _ in 0..backends {
+            lab.add_backend()?;
+        }
+        Ok(lab)
+    }
+
+    /// Plugs in one more backend machine and returns it.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or there are 200 already.
+    pub fn add_backend(&mut self) -> Result<&Host> {
+        let index = u8::try_from(self.backends.len())
+            .ok()
+            .filter(|&index| index < 200)
+            .context("too many backends")?;
+        let name = format!("b{}", index + 1);
+        let (v4, v6) = (address::backend_v4(index), address::backend_v6(index));
+        let namespace = Namespace::create(&name)?;
+        self.plug(&namespace, "eth0", &name)?;
+        namespace.ip(&format!(
+            "addr add {v4}/24 dev eth0\n\
+             addr add {v6}/64 dev eth0 nodad\n\
+             route add default via {}\n\
+             route add default via {}",
+            address::BACK_V4,
+            address::BACK_V6
+        ))?;
+        self.backends.push(Host { namespace, name, v4, v6 });
+        self.backends.last().context("just added")
+    }
+
+    /// The balancer's interfaces, client side first: what the agent's `interfaces` setting names.
+    #[must_use]
+    pub fn balancer_interfaces(&self) -> &'static [&'static str] {
+        match self.shape {
+            Shape::TwoArmed | Shape::NarrowPath { .. } => &["wan", "lan"],
+            Shape::OneArmed => &["eth0"],
+        }
+    }
+
+    /// How the balancer is connected.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Lets the balancer's kernel route between client and backends: for tests of the lab itself, without an agent.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forward_without_agent(&self) -> Result<()> {
+        allow_forwarding(&self.balancer)
+    }
+
+    /// Pulls the backend's plug: it stays up, with its connections open, but nothing comes through any more.
+    ///
+    /// # Errors
+    /// When there is no such backend.
+    pub fn unplug(&self, backend: &Host) -> Result<()> {
+        self.switch.ip(&format!("link set {} down", backend.name))
+    }
+
+    /// Undoes [`Topology::unplug`].
+    ///
+    /// # Errors
+    /// When there is no such backend.
+    pub fn replug(&self, backend: &Host) -> Result<()> {
+        self.switch.ip(&format!("link set {} up", backend.name))
+    }
+
+    /// Every end host (those whose stacks send and receive the balanced traffic), by name.
+    pub fn end_hosts(&self) -> impl Iterator<Item = (&str, &Namespace)> {
+        let backends = self.backends.iter().map(|host| (host.name.as_str(), &host.namespace));
+        std::iter::once(("client", &self.client)).chain(backends)
+    }
+
+    fn connect_balancer(&mut self) -> Result<()> {
+        match self.shape {
+            Shape::OneArmed => {
+                self.plug(&self.client, "eth0", "client")?;
+                self.plug(&self.balancer, "eth0", "balancer")?;
+                self.balancer.ip(&(front_addresses("eth0") + &back_addresses("eth0")))
+            }
+            Shape::TwoArmed => {
+                cable((&self.client, "eth0"), (&self.balancer, "wan"))?;
+                self.plug(&self.balancer, "lan", "balancer")?;
+                self.balancer.ip(&(front_addresses("wan") + &back_addresses("lan")))
+            }
+            Shape::NarrowPath { mtu } => {
+                cable((&self.client, "eth0"), (&self.balancer, "wan"))?;
+                self.connect_routers(mtu)
+            }
+        }
+    }
+
+    /// Two routers, because one with unequal MTUs would share a segment with the backends: they would either know the
+    /// small MTU and announce it as their MSS, so that no packet is ever too big, or send what the router must lose.
+    fn connect_routers(&mut self, mtu: u16) -> Result<()> {
+        let (near, far) = (Namespace::create("near")?, Namespace::create("far")?);
+        cable((&self.balancer, "lan"), (&near, "front"))?;
+        cable((&near, "back"), (&far, "front"))?;
+        self.plug(&far, "back", "far")?;
+        self.balancer.ip(&format!(
+            "{}addr add 10.0.2.1/24 dev lan\naddr add fd00:c::1/64 dev lan nodad\n\
+             route add 10.0.1.0/24 via 10.0.2.2\nroute add fd00:b::/64 via fd00:c::2",
+            front_addresses("wan")
+        ))?;
+        near.ip(&format!(
+            "link set back mtu {mtu}\n\
+             addr add 10.0.2.2/24 dev front\naddr add fd00:c::2/64 dev front nodad\n\
+             addr add 10.0.3.1/24 dev back\naddr add fd00:d::1/64 dev back nodad\n\
+             route add default via 10.0.2.1\nroute add default via fd00:c::1\n\
+             route add 10.0.1.0/24 via 10.0.3.2\nroute add fd00:b::/64 via fd00:d::2"
+        ))?;
+        far.ip(&format!(
+            "link set front mtu {mtu}\n\
+             addr add 10.0.3.2/24 dev front\naddr add fd00:d::2/64 dev front nodad\n{}\
+             route add default via 10.0.3.1\nroute add default via fd00:d::1",
+            back_addresses("back")
+        ))?;
+        for router in [&near, &far] {
+            allow_forwarding(router)?;
+        }
+        self.routers = vec![near, far];
+        Ok(())
+    }
+
+    fn address_client(&self) -> Result<()> {
+        // The default route is for tests that reach backends directly; the VIP is on the client's own network.
+        self.client.ip(&format!(
+            "addr add {}/24 dev eth0\n\
+             addr add {}/64 dev eth0 nodad\n\
+             route add default via {}\n\
+             route add default via {}",
+            address::CLIENT_V4,
+            address::CLIENT_V6,
+            address::FRONT_V4,
+            address::FRONT_V6
+        ))?;
+        // A new connection per request uses up ports: take what there is, and those in TIME_WAIT after a second.
+        self.client.sysctl("net.ipv4.ip_local_port_range", "10000 65535")?;
+        self.client.sysctl("net.ipv4.tcp_tw_reuse", "1")
+    }
+
+    /// Connects an interface of `host` to the switch; the port on the switch is named `port`.
+    fn plug(&self, host: &Namespace, interface: &str, port: &str) -> Result<()> {
+        cable((host, interface), (&self.switch, port))?;
+        self.switch.ip(&format!("link set {port} master bridge0"))
+    }
+}
+
+impl Host {
+    /// The address of one family.
+    #[must_use]
+    pub fn address(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.v4.into(),
+            Family::V6 => self.v6.into(),
+        }
+    }
+
+    /// `ADDRESS:PORT`, with brackets for IPv6, as the command line takes it.
+    #[must_use]
+    pub fn endpoint(&self, family: Family, port: u16) -> String {
+        std::net::SocketAddr::new(self.address(family), port).to_string()
+    }
+}
+
+/// An IP version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The lab's VIP of this family.
+    #[must_use]
+    pub fn vip(self) -> IpAddr {
+        match self {
+            Self::V4 => address::VIP_V4.into(),
+            Self::V6 => address::VIP_V6.into(),
+        }
+    }
+
+    /// 4 or 6, as in `IPv4`.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::V4 => 4,
+            Self::V6 => 6,
+        }
+    }
+}
+
+/// Makes a veth pair between two namespaces with both ends up and behaving like wires.
+fn cable(left: (&Namespace, &str), right: (&Namespace, &str)) -> Result<()> {
+    left.0.ip(&format!("link add {} type veth peer name {} netns {}", left.1, right.1, right.0.name()))?;
+    for (namespace, interface) in [left, right] {
+        offload::behave_like_a_wire(namespace, interface)?;
+        namespace.ip(&format!("link set {interface} up"))?;
+    }
+    Ok(())
+}
+
+fn front_addresses(interface: &str) -> String {
+    addresses(interface, address::FRONT_V4, address::FRONT_V6)
+}
+
+fn back_addresses(interface: &str) -> String {
+    addresses(interface, address::BACK_V4, address::BACK_V6)
+}
+
+fn addresses(interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> String {
+    format!("addr add {v4}/24 dev {interface}\naddr add {v6}/64 dev {interface} nodad\n")
+}
+
+fn allow_forwarding(namespace: &Namespace) -> Result<()> {
+    namespace.sysctl("net.ipv4.ip_forward", "1")?;
+    namespace.sysctl("net.ipv6.conf.all.forwarding", "1")
+}
+
+/// How many packets the stack of a namespace has refused for a wrong checksum, over all protocols.
+///
+/// # Errors
+/// When `/proc/net` cannot be read.
+pub fn checksum_errors(namespace: &Namespace) -> Result<u64> {
+    let (snmp, snmp6) = namespace.run(|| {
+        // `/proc/net` is that of the first thread; `thread-self` is this one.
+        let read = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        Ok::<_, std::io::Error>((read("snmp")?, read("snmp6")?))
+    })?;
+    Ok(count_checksum_errors(&snmp) + count_checksum_errors_v6(&snmp6))
+}
+
+/// `/proc/net/snmp` has two lines per protocol: the names, then the values. IP header checksum errors are counted under
+/// `InHdrErrors`, those of TCP, UDP and ICMP under `InCsumErrors`.
+fn count_checksum_errors(snmp: &str) -> u64 {
+    let lines: Vec<&str> = snmp.lines().collect();
+    let pairs =
+        lines.chunks_exact(2).flat_map(|pair| pair[0].split_whitespace().zip(pair[1].split_whitespace()));
+    pairs
+        .filter(|(name, _)| matches!(*name, "InCsumErrors" | "InHdrErrors"))
+        .filter_map(|(_, n)| n.parse::<u64>().ok())
+        .sum()
+}
+
+/// `/proc/net/snmp6` has one name and one value per line; TCP over IPv6 is counted in `snmp`.
+fn count_checksum_errors_v6(snmp6: &str) -> u64 {
+    let pairs = snmp6.lines().filter_map(|line| line.split_once(char::is_whitespace));
+    pairs
+        .filter(|(name, _)| name.ends_with("InCsumErrors"))
+        .filter_map(|(_, n)| n.trim().parse::<u64>().ok())
+        .sum()
+}
+
+/// Whether `program` can be run: for suites that use a program which is not on every machine.
+#[must_use]
+pub fn is_installed(program: &str) -> bool {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "command -v \"$0\"", program]);
+    process::run(command, TOOL_TIMEOUT).is_ok_and(|output| output.status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_addresses_of_a_backend_show_the_same_digits() {
+        assert_eq!(address::backend_v4(0).to_string(), "10.0.1.11");
+        assert_eq!(address::backend_v6(0).to_string(), "fd00:b::11");
+        assert_eq!(address::backend_v4(9).to_string(), "10.0.1.20");
+        assert_eq!(address::backend_v6(9).to_string(), "fd00:b::20");
+        assert_eq!(address::backend_v6(99).to_string(), "fd00:b::110");
+    }
+
+    #[test]
+    fn checksum_errors_are_found_by_name_not_by_column() {
+        let snmp = "Ip: Forwarding InHdrErrors\nIp: 2 3\nTcp: RtoMin InCsumErrors OutRsts\nTcp: -1 4 9\n";
+        assert_eq!(count_checksum_errors(snmp), 7);
+        assert_eq!(
+            count_checksum_errors_v6("Udp6InErrors    \t8\nUdp6InCsumErrors\t5\nIcmp6InCsumErrors  \t1\n"),
+            6
+        );
+    }
+}
