@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -41,32 +42,40 @@ pub(crate) fn build(toolchain: &BpfToolchain) -> Result<()> {
 }
 
 fn compile(compiler: &Compiler, object: &Object) -> Result<Vec<u8>> {
-    // A target directory of its own: flags and compiler differ from those of the host's builds, and each would
-    // throw away what the other has built.
-    let target_directory = workspace::products().join("bpf-build");
-    let mut command = compiler.cargo()?;
-    command
-        .current_dir(workspace::root())
-        .args(["build", "--quiet", "--release", "--package", "lb-ebpf", "--bin", "lb-xdp"])
-        .args(["--target", TARGET, "--features", &object.features.join(",")])
-        .arg("--target-dir")
-        .arg(&target_directory)
-        .env("CARGO_ENCODED_RUSTFLAGS", encoded(&flags(compiler)?));
-    if compiler.builds_core {
-        command.arg("-Zbuild-std=core");
-    }
     let step = Step {
         name: "compile the BPF program",
         way_round: "see docs/setup.md, or set LB_EBPF=prebuilt to use the committed BPF object",
     };
-    step.run(&mut command)?;
+    step.run(&mut cargo(compiler, "build", object)?)?;
 
     // DWARF is ten times the size of the rest, and nothing reads it: the verifier's messages use BTF, which stays.
-    let linked = target_directory.join(TARGET).join("release/lb-xdp");
-    let stripped = target_directory.join(object.file);
+    let linked = build_directory().join(TARGET).join("release/lb-xdp");
+    let stripped = build_directory().join(object.file);
     let step = Step { name: "strip the BPF object", way_round: "repeat after `cargo xtask setup`" };
     step.run_quietly(compiler.objcopy()?.arg("--strip-debug").arg(&linked).arg(&stripped))?;
     read(&stripped)
+}
+
+/// A target directory of its own: flags and compiler differ from those of the host's builds, and each would throw away
+/// what the other has built.
+fn build_directory() -> PathBuf {
+    workspace::products().join("bpf-build")
+}
+
+/// Cargo, to build or check the program as this object is built.
+pub(crate) fn cargo(compiler: &Compiler, subcommand: &str, object: &Object) -> Result<Command> {
+    let mut command = compiler.cargo()?;
+    command
+        .current_dir(workspace::root())
+        .args([subcommand, "--release", "--package", "lb-ebpf", "--bin", "lb-xdp"])
+        .args(["--target", TARGET, "--features", &object.features.join(",")])
+        .arg("--target-dir")
+        .arg(build_directory())
+        .env("CARGO_ENCODED_RUSTFLAGS", encoded(&flags(compiler)?));
+    if compiler.builds_core {
+        command.arg("-Zbuild-std=core");
+    }
+    Ok(command)
 }
 
 fn flags(compiler: &Compiler) -> Result<Vec<OsString>> {
@@ -104,12 +113,12 @@ fn encoded(flags: &[OsString]) -> OsString {
     flags.join("\u{1f}".as_ref())
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// An unchanged object keeps its time stamp, so that the agent is not built again.
-fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     if fs::read(path).is_ok_and(|existing| existing == bytes) {
         return Ok(());
     }

@@ -9,10 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::linker::Linker;
 use crate::packages::{self, Manager};
+use crate::prebuilt;
 use crate::process::{self, Step};
 use crate::rustc::Rustc;
 use crate::workspace;
@@ -171,10 +172,15 @@ fn with_linker(rustc: Rustc, builds_core: bool) -> Result<Compiler> {
 
 fn prebuilt() -> Result<BpfToolchain> {
     let object = workspace::prebuilt_objects().join("lb.bpf.o");
-    if object.is_file() {
-        return Ok(BpfToolchain::Prebuilt);
+    if !object.is_file() {
+        bail!("there is no prebuilt BPF object at {}", workspace::display(&object));
     }
-    Err(anyhow!("there is no prebuilt BPF object at {}", workspace::display(&object)))
+    if !prebuilt::is_of_these_sources()? {
+        eprintln!(
+            "warning: lb-ebpf/prebuilt was built from other sources: changes to lb-ebpf or lb-common are not in it"
+        );
+    }
+    Ok(BpfToolchain::Prebuilt)
 }
 
 impl Compiler {

@@ -1,10 +1,13 @@
 //! `cargo xtask build`: the BPF objects, then the agent that embeds them.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
+use crate::artifacts;
 use crate::bpf;
-use crate::process::{self, Step};
-use crate::setup::{self, Need};
+use crate::prebuilt;
+use crate::setup::{self, Need, Ready};
 use crate::workspace;
 
 /// What to build.
@@ -13,22 +16,33 @@ pub(crate) struct Arguments {
     /// Build the BPF objects alone
     #[arg(long)]
     bpf_only: bool,
+    /// Put the built BPF objects into lb-ebpf/prebuilt, to be committed
+    #[arg(long)]
+    update_prebuilt: bool,
 }
 
 /// Runs the verb.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let ready = setup::ensure(Need::Build)?;
     bpf::build(&ready.bpf)?;
+    if arguments.update_prebuilt {
+        prebuilt::update(&ready.bpf)?;
+    }
     for object in &bpf::OBJECTS {
         println!("built {}", workspace::display(&workspace::bpf_objects().join(object.file)));
     }
-    if arguments.bpf_only {
-        return Ok(());
+    if !arguments.bpf_only {
+        println!("built {}", workspace::display(&agent_binary()?));
     }
-    Step { name: "build the agent", way_round: "see the compiler's messages above" }.run(
-        process::cargo()
-            .current_dir(workspace::root())
-            .args(["build", "--release", "--package", "lb-agent"])
-            .env("LB_BPF_DIR", workspace::bpf_objects()),
-    )
+    Ok(())
+}
+
+/// Builds BPF objects and agent, and returns the agent's path.
+pub(crate) fn agent(ready: &Ready) -> Result<PathBuf> {
+    bpf::build(&ready.bpf)?;
+    agent_binary()
+}
+
+fn agent_binary() -> Result<PathBuf> {
+    artifacts::release_binary("lb-agent", "lb-agent")
 }

@@ -15,7 +15,8 @@ use crate::process::{self, Step};
 use crate::rustc::Rustc;
 use crate::workspace;
 
-const VERSION: &str = "0.13.0";
+/// The release of `bpf-linker`.
+pub(crate) const VERSION: &str = "0.13.0";
 
 /// The major versions of LLVM that this version of the linker can be linked with.
 const LLVM_VERSIONS: [u32; 3] = [21, 22, 23];

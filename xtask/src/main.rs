@@ -1,13 +1,23 @@
 //! The task runner: `cargo xtask VERB`. Each verb is one file of this directory; this one is the table of contents.
 
+// The verbs.
+mod bench;
+mod build;
+mod ci;
+mod demo;
+mod lint;
+mod setup;
+mod test;
+
+// What they have in common.
+mod artifacts;
 mod bpf;
 mod bpf_toolchain;
-mod build;
 mod linker;
 mod packages;
+mod prebuilt;
 mod process;
 mod rustc;
-mod setup;
 mod workspace;
 
 use std::process::ExitCode;
@@ -28,12 +38,27 @@ enum Verb {
     Setup(setup::Arguments),
     /// Build the BPF objects (target/bpf) and the agent (target/release/lb-agent)
     Build(build::Arguments),
+    /// Balance real traffic in a lab of network namespaces, and show it
+    Demo(demo::Arguments),
+    /// Run every test that this machine can run, and count them
+    Test(test::Arguments),
+    /// Measure nanoseconds per packet, beside two reference programs
+    Bench(bench::Arguments),
+    /// Check formatting, lints, documentation and manifests
+    Lint,
+    /// Run what continuous integration runs: lint, test, a short demo
+    Ci,
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::Build(arguments) => build::run(&arguments),
+        Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Test(arguments) => test::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Lint => lint::run(),
+        Verb::Ci => ci::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,8 +1,5 @@
 //! Programs that come from the system's packages, and the package managers that bring them.
 
-use std::ffi::OsStr;
-use std::process::Command;
-
 use anyhow::{Result, bail};
 
 use crate::process::{self, Step};
@@ -138,13 +135,13 @@ if [ -z "$had_nginx" ] && [ -d /run/systemd/system ] && command -v nginx; then
     systemctl disable nginx
 fi
 "#;
-    let frontend = ("DEBIAN_FRONTEND", OsStr::new("noninteractive"));
+    let frontend = ("DEBIAN_FRONTEND".into(), "noninteractive".into());
     let mut command = process::as_root("sh", &[frontend])?;
     INSTALLATION.run_quietly(command.args(["-c", SCRIPT, "sh"]).args(packages))
 }
 
 fn install_by(program: &str, arguments: &[&str], packages: &[&str]) -> Result<()> {
-    let mut command: Command = process::as_root(program, &[])?;
+    let mut command = process::as_root(program, &[])?;
     INSTALLATION.run_quietly(command.args(arguments).args(packages))
 }
 

@@ -1,9 +1,9 @@
 //! Running other programs: what failed, how it was called, and the way round.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
@@ -30,21 +30,27 @@ impl Step<'_> {
 
     /// Runs the command silently: its output is shown only when it fails.
     pub(crate) fn run_quietly(&self, command: &mut Command) -> Result<()> {
-        self.output(command).map(drop)
-    }
-
-    /// Runs the command and returns its standard output.
-    pub(crate) fn output(&self, command: &mut Command) -> Result<String> {
-        let Output { status, stdout, stderr } = command
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| self.failure(command, "could not be started"))?;
+        let Output { status, stdout, stderr } = self.finished(command)?;
         if !status.success() {
             eprint!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
             bail!(self.failure(command, &status.to_string()));
         }
+        Ok(())
+    }
+
+    /// Runs the command and returns its standard output.
+    pub(crate) fn output(&self, command: &mut Command) -> Result<String> {
+        let Output { status, stdout, stderr } = self.finished(command)?;
+        if !status.success() {
+            eprint!("{}", String::from_utf8_lossy(&stderr));
+            bail!(self.failure(command, &status.to_string()));
+        }
         String::from_utf8(stdout)
             .with_context(|| self.failure(command, "answered with something else than text"))
+    }
+
+    fn finished(&self, command: &mut Command) -> Result<Output> {
+        command.output().with_context(|| self.failure(command, "could not be started"))
     }
 
     fn failure(&self, command: &Command, what: &str) -> String {
@@ -101,12 +107,23 @@ pub(crate) fn is_root() -> Result<bool> {
     Ok(uid.trim() == "0")
 }
 
+/// Variables of the caller's that tests and demonstrations may look at, and these on top.
+pub(crate) fn passed_on(own: &[(&str, &OsStr)]) -> Vec<(OsString, OsString)> {
+    const PREFIXES: [&str; 3] = ["LB_", "PROPTEST_", "RUST_"];
+    let is_passed_on = |name: &OsStr| {
+        name.to_str().is_some_and(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+    };
+    let mut variables: Vec<_> = env::vars_os().filter(|(name, _)| is_passed_on(name)).collect();
+    variables.extend(own.iter().map(|(name, value)| (name.into(), value.into())));
+    variables
+}
+
 /// A command that runs `program` as root with these variables: directly when this process is root, else by sudo.
 /// Nothing is ever *built* this way.
-pub(crate) fn as_root(program: impl AsRef<OsStr>, variables: &[(&str, &OsStr)]) -> Result<Command> {
+pub(crate) fn as_root(program: impl AsRef<OsStr>, variables: &[(OsString, OsString)]) -> Result<Command> {
     if is_root()? {
         let mut command = Command::new(program);
-        command.envs(variables.iter().copied());
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         return Ok(command);
     }
     let Some(sudo) = find("sudo") else {
@@ -119,7 +136,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>, variables: &[(&str, &OsStr)]) 
     let mut command = Command::new(sudo);
     command.arg("--").arg("env");
     for (name, value) in variables {
-        let mut assignment = std::ffi::OsString::from(name);
+        let mut assignment = name.clone();
         assignment.push("=");
         assignment.push(value);
         command.arg(assignment);

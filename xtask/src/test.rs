@@ -1,0 +1,152 @@
+//! `cargo xtask test`: every test that this machine can run, level by level, counted.
+
+mod leftovers;
+mod miri;
+mod suites;
+pub(crate) mod tally;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::build;
+use crate::setup::{self, Need};
+use leftovers::Leftovers;
+use suites::Suite;
+use tally::Tally;
+
+/// Which tests to run.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Arguments {
+    /// This level alone
+    #[arg(value_enum)]
+    level: Option<Level>,
+    /// Only tests whose name contains one of these; other flags are the test harness's
+    #[arg(last = true, value_name = "FILTER")]
+    filter: Vec<String>,
+}
+
+/// How close to the real thing a test runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+enum Level {
+    /// Unit, property and documentation tests; no root
+    Host,
+    /// The pure crates under Miri, which finds undefined behaviour; no root
+    Miri,
+    /// The BPF program fed with frames in the kernel (BPF_PROG_TEST_RUN); root
+    Kernel,
+    /// Agent, BPF program and traffic in network namespaces; root
+    EndToEnd,
+}
+
+impl Level {
+    const ALL: [Self; 4] = [Self::Host, Self::Miri, Self::Kernel, Self::EndToEnd];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Miri => "miri",
+            Self::Kernel => "kernel",
+            Self::EndToEnd => "end-to-end",
+        }
+    }
+
+    fn needs_root(self) -> bool {
+        matches!(self, Self::Kernel | Self::EndToEnd)
+    }
+}
+
+/// One line of the closing table.
+struct Row {
+    level: Level,
+    tally: Tally,
+    duration: Duration,
+}
+
+/// Runs the verb.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let total = run_counted(arguments)?;
+    println!("{total}");
+    if total.failed > 0 {
+        bail!("{} of the tests failed", total.failed);
+    }
+    Ok(())
+}
+
+/// Runs the tests and prints all but the closing line.
+pub(crate) fn run_counted(arguments: &Arguments) -> Result<Tally> {
+    let levels: Vec<_> =
+        Level::ALL.into_iter().filter(|level| arguments.level.is_none_or(|only| only == *level)).collect();
+    let ready =
+        setup::ensure(if levels.iter().any(|level| level.needs_root()) { Need::Test } else { Need::Build })?;
+    let agent = build::agent(&ready)?;
+    let suites = suites::build()?;
+    let mut rows = Vec::new();
+    for level in levels {
+        println!("\n=== {} ===", level.name());
+        let start = Instant::now();
+        let own: Vec<_> = suites.iter().filter(|suite| suite.level == level).collect();
+        let environment = suites::Environment::of(level, &agent)?;
+        let tally = run_level(level, &own, &environment, &arguments.filter)?;
+        rows.push(Row { level, tally, duration: start.elapsed() });
+    }
+    print_table(&rows);
+    let total: Tally = rows.iter().map(|row| row.tally).sum();
+    if total == Tally::default() {
+        bail!(
+            "no test was found{}",
+            if arguments.filter.is_empty() { "" } else { ": the filter matches none" }
+        );
+    }
+    Ok(total)
+}
+
+fn run_level(
+    level: Level,
+    suites: &[&Suite],
+    environment: &suites::Environment,
+    filter: &[String],
+) -> Result<Tally> {
+    if level == Level::Miri {
+        return miri::run(filter);
+    }
+    if suites.is_empty() {
+        bail!("level {} has no suite: tests/tests should have one", level.name());
+    }
+    let before = Leftovers::now(level)?;
+    let mut tally = Tally::default();
+    for suite in suites {
+        tally += suite.run(environment, filter)?;
+    }
+    if level == Level::Host {
+        tally += suites::run_documentation_tests(filter)?;
+    }
+    for leftover in Leftovers::now(level)?.since(&before) {
+        println!("FAILED: level {} left behind: {leftover}", level.name());
+        tally.failed += 1;
+    }
+    Ok(tally)
+}
+
+fn print_table(rows: &[Row]) {
+    println!("\n{:<12}{:>8}{:>8}{:>9}{:>9}", "level", "passed", "failed", "skipped", "time");
+    for Row { level, tally, duration } in rows {
+        let seconds = format!("{:.1} s", duration.as_secs_f32());
+        println!(
+            "{:<12}{:>8}{:>8}{:>9}{seconds:>9}",
+            level.name(),
+            tally.passed,
+            tally.failed,
+            tally.skipped
+        );
+    }
+}
+
+/// How many tests of a level may run at once.
+///
+/// End-to-end tests each keep several processes busy with traffic and have deadlines: half the processors leave them
+/// air. The other levels are bound by the processor only.
+fn threads(level: Level) -> Option<usize> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (level == Level::EndToEnd).then(|| (processors / 2).clamp(1, 4))
+}
