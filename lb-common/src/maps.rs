@@ -35,6 +35,8 @@ pub const STAGES: &str = "STAGES";
 /// Program identifiers, and interface indices with [`WATCHED_INTERFACE`] set, that the tracepoint programs count for;
 /// one for each loaded program.
 pub const WATCHED: &str = "WATCHED";
+/// Programs and interfaces that are watched at most.
+pub const WATCHED_CAPACITY: u32 = 256;
 /// Marks an interface's index among the keys of [`WATCHED`].
 pub const WATCHED_INTERFACE: u64 = 1 << 32;
 

@@ -1,1 +1,44 @@
-//! Placeholder of the first minutes.
+//! The packet pipeline: from a frame to a verdict, and nothing else.
+//!
+//! Pure code, generic over two traits: [`frame::Frame`] (the bytes) and [`tables::Tables`] (maps, clock, routes).
+//! The same source runs in the kernel as an XDP program, on the host under tests and Miri, and in the agent for
+//! `explain`. The modules in the order in which a packet meets them:
+//!
+//! ```text
+//! pipeline   which of four programs has the packet, and in which order its steps come
+//! parse      frame -> headers -> packet, or why not
+//! classify   a request to a service, a reply from a backend, or not ours
+//! flows      the flow table: look-up, insertion, update
+//! tcp        what a segment does to a flow's state
+//! select     a new flow's backend, from the service's slots
+//! request    the way to a backend          reply    the way back
+//! next_hops  which interface and neighbour
+//! translate  addresses, ports, checksums, TTL          link   the Ethernet header and its tags
+//! icmp       echo answered, errors translated
+//! reject     answers of our own: reset, time exceeded, too big, unreachable
+//! verdict    what becomes of the packet: one reason, one action
+//! ```
+#![cfg_attr(target_arch = "bpf", no_std)]
+#![forbid(unsafe_code)]
+
+pub mod classify;
+pub mod explain;
+pub mod family;
+pub mod flows;
+pub mod frame;
+pub mod icmp;
+pub mod link;
+#[cfg(not(target_arch = "bpf"))]
+pub mod memory;
+pub mod next_hops;
+pub mod parse;
+pub mod pipeline;
+pub mod reject;
+pub mod reply;
+pub mod request;
+pub mod select;
+pub mod send;
+pub mod tables;
+pub mod tcp;
+pub mod translate;
+pub mod verdict;

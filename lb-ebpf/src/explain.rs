@@ -1,0 +1,71 @@
+//! Where a packet would go, by the very steps that packets take, and without side effects.
+
+use lb_common::address::{Address, Be16, Protocol};
+use lb_common::flow::{Key, State};
+use lb_common::service::OnNoBackend;
+
+use crate::classify::{self, Found};
+use crate::family::{Family, Ipv4, Ipv6};
+use crate::flows::{self, Lookup};
+use crate::select::{self, Selection};
+use crate::tables::Tables;
+
+/// Why a packet goes where it goes. Identifiers are those of the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Explanation {
+    /// To no service.
+    NoService,
+    /// Its service has no backend that takes new flows.
+    NoBackend(OnNoBackend),
+    /// It belongs to a flow with a backend.
+    Flow {
+        /// The backend.
+        backend: u16,
+        /// The flow's state.
+        state: State,
+    },
+    /// It would open a flow: the backend of its slot.
+    Slot {
+        /// The backend.
+        backend: u16,
+        /// The slot.
+        slot: u32,
+    },
+}
+
+/// Explains a packet from `client` to `vip`; both of one family.
+pub fn explain<T: Tables>(tables: &T, protocol: Protocol, client: (Address, Be16), vip: (Address, Be16)) -> Explanation {
+    if vip.0.is_v4() {
+        family::<Ipv4, T>(tables, protocol, (Ipv4::narrow(&client.0), client.1), (Ipv4::narrow(&vip.0), vip.1))
+    } else {
+        family::<Ipv6, T>(tables, protocol, client, vip)
+    }
+}
+
+fn family<A: Family, T: Tables>(
+    tables: &T,
+    protocol: Protocol,
+    client: (A::Address, Be16),
+    vip: (A::Address, Be16),
+) -> Explanation {
+    let Some(service) = classify::service::<A, T>(tables, vip.0, vip.1, protocol) else {
+        return Explanation::NoService;
+    };
+    flow::<A, T>(tables, client, service.id).unwrap_or_else(|| {
+        match select::backend::<A, T>(tables, &service, client.0, client.1) {
+            Selection::Backend(Found { id, .. }, slot) => Explanation::Slot { backend: id, slot },
+            Selection::NoBackend(on_no_backend) => Explanation::NoBackend(on_no_backend),
+            Selection::Contradiction => Explanation::NoService,
+        }
+    })
+}
+
+/// The flow's answer, if there is a flow whose backend still serves.
+fn flow<A: Family, T: Tables>(tables: &T, client: (A::Address, Be16), service: u16) -> Option<Explanation> {
+    let key = A::key(client.0, client.1, service);
+    let bucket = A::bucket(tables, key.hash(tables.settings()?.flow_key) as u32)?;
+    let Lookup::Hit(_, data) = flows::look_up(bucket, key) else { return None };
+    let row = tables.backend(data.backend())?;
+    (row.service == service && row.is_serving())
+        .then_some(Explanation::Flow { backend: data.backend(), state: data.state() })
+}

@@ -1,0 +1,198 @@
+//! What differs between IPv4 and IPv6, so that nothing else has to be written twice.
+
+use lb_common::address::{Address, Be16, Be32, Protocol};
+use lb_common::directory;
+use lb_common::flow::{Bucket, Key, Key4, Key6};
+use lb_common::hash::{mix, mix3};
+
+use crate::frame::Frame;
+use crate::tables::Tables;
+
+/// One of the two address families.
+pub trait Family: Copy + core::fmt::Debug {
+    /// An address as packets of this family carry it.
+    type Address: Copy + PartialEq + core::fmt::Debug;
+    /// The key of this family's flows.
+    type Key: Key;
+
+    /// EtherType (RFC 894, RFC 2464).
+    const ETHERTYPE: Be16;
+    /// Bytes of a header without options or extensions.
+    const HEADER: usize;
+    /// The ICMP that belongs to it.
+    const ICMP: Protocol;
+    /// Whether the header has a checksum of its own, and the ICMP checksum covers no addresses.
+    const HEADER_CHECKSUM: bool;
+
+    /// This family's form of a row's address.
+    fn narrow(address: &Address) -> Self::Address;
+    /// The form that rows and queries have.
+    fn widen(address: Self::Address) -> Address;
+
+    /// The address of an IP header at `at`: the sender's, or the receiver's.
+    fn read_address<F: Frame>(frame: &F, at: usize, side: Side) -> Option<Self::Address>;
+    /// Writes it. The header's checksum is the caller's business.
+    fn write_address<F: Frame>(frame: &mut F, at: usize, side: Side, address: Self::Address) -> Option<()>;
+
+    /// Hash of an endpoint in the directory.
+    fn directory_hash(address: Self::Address, port: Be16, protocol: Protocol, key: u64) -> u64;
+    /// The key of a client's flow to a service.
+    fn key(client: Self::Address, port: Be16, service: u16) -> Self::Key;
+    /// Hash that picks a slot: of what the client sent, under the service's seed, equal on every node.
+    fn slot_hash(client: Self::Address, port: Be16, seed: u64) -> u64;
+    /// This family's flow table: a bucket of it, by any 32 bits of hash.
+    fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<Self::Key>>;
+    /// Whether packets may come from this address: not unspecified, loopback, multicast or broadcast
+    /// (RFC 1122 section 3.2.1.3; RFC 4291 section 2.7). Answering such a source would reach others.
+    fn is_unicast(address: Self::Address) -> bool;
+}
+
+/// One of the two ends of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Where it comes from.
+    Source,
+    /// Where it goes.
+    Destination,
+}
+
+/// IPv4 (RFC 791).
+#[derive(Clone, Copy, Debug)]
+pub struct Ipv4;
+
+/// IPv6 (RFC 8200).
+#[derive(Clone, Copy, Debug)]
+pub struct Ipv6;
+
+impl Family for Ipv4 {
+    type Address = Be32;
+    type Key = Key4;
+
+    const ETHERTYPE: Be16 = Be16::new(0x0800);
+    const HEADER: usize = 20;
+    const ICMP: Protocol = Protocol::ICMP;
+    const HEADER_CHECKSUM: bool = true;
+
+    #[inline(always)]
+    fn narrow(address: &Address) -> Be32 {
+        address.v4()
+    }
+
+    #[inline(always)]
+    fn widen(address: Be32) -> Address {
+        Address::from_v4(address)
+    }
+
+    #[inline(always)]
+    fn read_address<F: Frame>(frame: &F, at: usize, side: Side) -> Option<Be32> {
+        frame.bytes::<4>(at + offset4(side)).map(|bytes| Be32::from_wire(*bytes))
+    }
+
+    #[inline(always)]
+    fn write_address<F: Frame>(frame: &mut F, at: usize, side: Side, address: Be32) -> Option<()> {
+        *frame.bytes_mut::<4>(at + offset4(side))? = address.to_wire();
+        Some(())
+    }
+
+    #[inline(always)]
+    fn directory_hash(address: Be32, port: Be16, protocol: Protocol, key: u64) -> u64 {
+        directory::hash4(address, port, protocol, key)
+    }
+
+    #[inline(always)]
+    fn key(client: Be32, port: Be16, service: u16) -> Key4 {
+        Key4::new(client, port, service)
+    }
+
+    #[inline(always)]
+    fn slot_hash(client: Be32, port: Be16, seed: u64) -> u64 {
+        mix((client.0 as u64) << 16 | port.0 as u64, seed)
+    }
+
+    #[inline(always)]
+    fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<Key4>> {
+        tables.flows4(hash & tables.settings()?.flow4_mask)
+    }
+
+    #[inline(always)]
+    fn is_unicast(address: Be32) -> bool {
+        let first = address.get() >> 24;
+        first != 0 && first != 127 && first < 224
+    }
+}
+
+#[inline(always)]
+const fn offset4(side: Side) -> usize {
+    match side {
+        Side::Source => 12,
+        Side::Destination => 16,
+    }
+}
+
+impl Family for Ipv6 {
+    type Address = Address;
+    type Key = Key6;
+
+    const ETHERTYPE: Be16 = Be16::new(0x86dd);
+    const HEADER: usize = 40;
+    const ICMP: Protocol = Protocol::ICMPV6;
+    const HEADER_CHECKSUM: bool = false;
+
+    #[inline(always)]
+    fn narrow(address: &Address) -> Address {
+        *address
+    }
+
+    #[inline(always)]
+    fn widen(address: Address) -> Address {
+        address
+    }
+
+    #[inline(always)]
+    fn read_address<F: Frame>(frame: &F, at: usize, side: Side) -> Option<Address> {
+        frame.bytes::<16>(at + offset6(side)).map(|bytes| Address::from_wire(*bytes))
+    }
+
+    #[inline(always)]
+    fn write_address<F: Frame>(frame: &mut F, at: usize, side: Side, address: Address) -> Option<()> {
+        *frame.bytes_mut::<16>(at + offset6(side))? = address.to_wire();
+        Some(())
+    }
+
+    #[inline(always)]
+    fn directory_hash(address: Address, port: Be16, protocol: Protocol, key: u64) -> u64 {
+        directory::hash6(&address, port, protocol, key)
+    }
+
+    #[inline(always)]
+    fn key(client: Address, port: Be16, service: u16) -> Key6 {
+        Key6::new(&client, port, service)
+    }
+
+    #[inline(always)]
+    fn slot_hash(client: Address, port: Be16, seed: u64) -> u64 {
+        let [a, b, c, d] = client.0;
+        mix3([(a.0 as u64) << 32 | b.0 as u64, (c.0 as u64) << 32 | d.0 as u64, port.0 as u64], seed)
+    }
+
+    #[inline(always)]
+    fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<Key6>> {
+        tables.flows6(hash & tables.settings()?.flow6_mask)
+    }
+
+    #[inline(always)]
+    fn is_unicast(address: Address) -> bool {
+        let multicast = address.0[0].get() >> 24 == 0xff;
+        let unspecified_or_loopback =
+            address.0[0].0 == 0 && address.0[1].0 == 0 && address.0[2].0 == 0 && address.0[3].get() <= 1;
+        !multicast && !unspecified_or_loopback
+    }
+}
+
+#[inline(always)]
+const fn offset6(side: Side) -> usize {
+    match side {
+        Side::Source => 8,
+        Side::Destination => 24,
+    }
+}

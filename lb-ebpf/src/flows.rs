@@ -1,0 +1,226 @@
+//! The flow table: look-up, insertion and update, lock-free but for a flag that insertions hold.
+//!
+//! The rules (`docs/design.md` says why simpler ones break):
+//!
+//! * The data word is the entry. Every change is one compare-and-swap of it; who wins adjusts the counts.
+//! * A look-up reads data, key, data: the same generation twice and a live state, or it is a miss.
+//! * An insertion sets the bucket's lock flag, looks again, swaps a victim's word *as read* to claimed, writes the
+//!   key, swaps in the new word with the next generation, and clears the flag.
+//! * Unproven flows displace half-open, closing and idle entries only; where none is, the flow goes untracked and
+//!   the bucket is marked, so that its replies are still recognised.
+
+use lb_common::counters::Outcomes;
+use lb_common::flow::{Bucket, Data, Entry, Key, LOCK, SPILL, State};
+use lb_common::reason::Event;
+use lb_common::settings::{Settings, timeout};
+
+use crate::tables::Tables;
+
+/// Reads of a lock flag before an insertion gives up; it is held for some tens of instructions.
+const LOCK_ATTEMPTS: usize = 16;
+/// Swaps that an update tries against others before it gives up. Giving up costs a stamp, or a transition that the sweep repairs.
+const UPDATE_ATTEMPTS: usize = 4;
+
+/// What a look-up found.
+pub enum Lookup<'a, K: Key> {
+    /// The flow's entry, and its data word as read.
+    Hit(&'a Entry<K>, Data),
+    /// No entry, and none has been refused: the flow is unknown.
+    Miss,
+    /// No entry, but flows of this bucket went untracked.
+    Untracked,
+}
+
+/// What came of an insertion.
+pub enum Insertion<'a, K: Key> {
+    /// A new entry.
+    Created,
+    /// Another CPU was first.
+    Exists(&'a Entry<K>, Data),
+    /// No room.
+    Refused,
+}
+
+/// Finds a flow.
+#[inline(always)]
+pub fn look_up<K: Key>(bucket: &Bucket<K>, key: K) -> Lookup<'_, K> {
+    let [a, b, c, d] = &bucket.ways;
+    for entry in [a, b, c, d] {
+        if let Some(data) = matching(entry, key) {
+            return Lookup::Hit(entry, data);
+        }
+    }
+    if a.data.load() & SPILL != 0 { Lookup::Untracked } else { Lookup::Miss }
+}
+
+/// The entry's data word if it is this flow's: the key compared between two reads of one generation.
+#[inline(always)]
+fn matching<K: Key>(entry: &Entry<K>, key: K) -> Option<Data> {
+    // A first comparison without any order turns the other ways away at the price of one load each.
+    if !key.is(&entry.key) {
+        return None;
+    }
+    let before = Data(entry.data.load());
+    let same_key = key.is(&entry.key);
+    let after = Data(entry.data.load());
+    (same_key && before.generation() == after.generation() && before.state().is_live() && after.state().is_live())
+        .then_some(after)
+}
+
+/// Makes an entry for a flow that a look-up did not find.
+#[inline(always)]
+pub fn insert<'a, K: Key>(
+    bucket: &'a Bucket<K>,
+    key: K,
+    state: State,
+    backend: u16,
+    now: u64,
+    evicted: impl FnOnce(Data),
+) -> Insertion<'a, K> {
+    let flags = &bucket.ways[0].data;
+    if !lock(bucket) {
+        return Insertion::Refused;
+    }
+    let outcome = match look_up(bucket, key) {
+        Lookup::Hit(entry, data) => Insertion::Exists(entry, data),
+        _ => match claim(bucket, now) {
+            Some((entry, claimed, previous)) => {
+                key.write(&entry.key);
+                // Nobody else changes a claimed word but for way 0's lock flag, which is set already.
+                entry.data.replace(claimed.0, Data::succeeding(claimed, state, backend, now).0);
+                if previous.state().is_live() {
+                    evicted(previous);
+                }
+                Insertion::Created
+            }
+            None => {
+                flags.set_bits(SPILL);
+                Insertion::Refused
+            }
+        },
+    };
+    flags.keep_bits(!LOCK);
+    outcome
+}
+
+#[inline(always)]
+fn lock<K: Key>(bucket: &Bucket<K>) -> bool {
+    let flags = &bucket.ways[0].data;
+    for _ in 0..LOCK_ATTEMPTS {
+        if flags.set_bits(LOCK) & LOCK == 0 {
+            return true;
+        }
+    }
+    false
+}
+
+/// Takes the way that is least of a loss, if any may be taken: the entry, its word now, and what it held.
+#[inline(always)]
+fn claim<K: Key>(bucket: &Bucket<K>, now: u64) -> Option<(&Entry<K>, Data, Data)> {
+    let [a, b, c, d] = &bucket.ways;
+    let mut best = (a, Data(a.data.load()));
+    for entry in [b, c, d] {
+        let data = Data(entry.data.load());
+        if loss(data, now) < loss(best.1, now) {
+            best = (entry, data);
+        }
+    }
+    let (entry, data) = best;
+    if loss(data, now) == Loss::NotAllowed {
+        return None;
+    }
+    let claimed = data.in_state(State::Claimed);
+    // An ACK may have established the victim since it was read: then the swap fails, and rightly.
+    entry.data.replace(data.0, claimed.0).then_some((entry, claimed, data))
+}
+
+/// What it costs to give an entry up, the least first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Loss {
+    Nothing,
+    Idle,
+    HalfOpen,
+    Closing,
+    NotAllowed,
+}
+
+#[inline(always)]
+fn loss(data: Data, now: u64) -> Loss {
+    let state = data.state();
+    match state {
+        State::Free => Loss::Nothing,
+        State::Claimed => Loss::NotAllowed,
+        _ if data.age(now) > timeout::of(state) => Loss::Idle,
+        State::HalfOpen | State::Answered => Loss::HalfOpen,
+        State::Closing => Loss::Closing,
+        _ => Loss::NotAllowed,
+    }
+}
+
+/// Changes an entry by a pure step. Returns the word before and after where something was swapped.
+///
+/// Tries again where somebody else changed the same flow's entry meanwhile, so that a FIN is not lost to a stamp.
+#[inline(always)]
+pub fn update<K: Key>(entry: &Entry<K>, seen: Data, step: impl Fn(Data) -> Data) -> Option<(Data, Data)> {
+    let mut data = seen;
+    for _ in 0..UPDATE_ATTEMPTS {
+        let next = step(data);
+        if next == data {
+            return None;
+        }
+        if entry.data.replace(data.0, next.0) {
+            return Some((data, next));
+        }
+        let again = Data(entry.data.load());
+        if again.generation() != seen.generation() || !again.state().is_live() {
+            return None;
+        }
+        data = again;
+    }
+    None
+}
+
+/// Counts what a change of state means for the backends' active connections and the events.
+#[inline(always)]
+pub fn account<T: Tables>(tables: &T, before: Data, after: Data) {
+    let (was, is) = (before.state(), after.state());
+    if was.is_active() && (!is.is_active() || before.backend() != after.backend()) {
+        closed(tables, before.backend());
+    }
+    if is.is_active() && (!was.is_active() || before.backend() != after.backend()) {
+        opened(tables, after.backend());
+    }
+    if is as u8 == State::Established as u8 && was as u8 != State::Established as u8 {
+        count(tables, Event::FlowEstablished);
+    }
+}
+
+/// Counts a flow that became active.
+#[inline(always)]
+pub fn opened<T: Tables>(tables: &T, backend: u16) {
+    if let Some(traffic) = tables.traffic(backend) {
+        traffic.opened.count(1);
+    }
+}
+
+/// Counts a flow that stopped being active.
+#[inline(always)]
+pub fn closed<T: Tables>(tables: &T, backend: u16) {
+    if let Some(traffic) = tables.traffic(backend) {
+        traffic.closed.count(1);
+    }
+}
+
+/// Counts an event.
+#[inline(always)]
+pub fn count<T: Tables>(tables: &T, event: Event) {
+    if let Some(outcomes) = tables.outcomes() {
+        Outcomes::event(outcomes, event).count(1);
+    }
+}
+
+/// The time in the ticks that entries are stamped with.
+#[inline(always)]
+pub fn now<T: Tables>(tables: &T, settings: &Settings) -> u64 {
+    settings.tick(tables.jiffies())
+}

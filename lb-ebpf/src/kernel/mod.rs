@@ -1,0 +1,7 @@
+//! The kernel's side of the two traits, and the entries.
+
+mod frame;
+mod maps;
+mod tables;
+mod tracepoints;
+mod xdp;

@@ -1,0 +1,235 @@
+//! Frame and tables in plain memory: the host's side of the two traits, for tests, fuzzing and simulation.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use lb_common::address::Address;
+use lb_common::backend::Backend;
+use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
+use lb_common::directory::{self, HALVES};
+use lb_common::flow::{Bucket4, Bucket6, Entry, FragmentKey, Key, Ports};
+use lb_common::next_hop::{CAPACITY, NextHop};
+use lb_common::reason::{Event, Reason};
+use lb_common::service::Service;
+use lb_common::settings::Settings;
+use lb_common::slot::SlotLine;
+
+use crate::frame::{Frame, MAX_OFFSET};
+use crate::tables::{Route, RouteQuery, Tables};
+
+/// A frame in a vector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryFrame {
+    /// The bytes, from the link-layer header on.
+    pub bytes: Vec<u8>,
+    /// Where it came in.
+    pub ingress: u32,
+}
+
+impl Frame for MemoryFrame {
+    fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn ingress(&self) -> u32 {
+        self.ingress
+    }
+
+    fn bytes<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+        if at > MAX_OFFSET {
+            return None;
+        }
+        self.bytes.get(at..at + N)?.first_chunk()
+    }
+
+    fn bytes_mut<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
+        if at > MAX_OFFSET {
+            return None;
+        }
+        self.bytes.get_mut(at..at + N)?.first_chunk_mut()
+    }
+
+    fn move_front(&mut self, by: i32) -> Option<()> {
+        if by < 0 {
+            self.bytes.splice(..0, std::iter::repeat_n(0, by.unsigned_abs() as usize));
+        } else {
+            if by as usize > self.bytes.len() {
+                return None;
+            }
+            self.bytes.drain(..by as usize);
+        }
+        Some(())
+    }
+
+    fn move_end(&mut self, by: i32) -> Option<()> {
+        let length = self.bytes.len().checked_add_signed(by as isize)?;
+        self.bytes.resize(length, 0);
+        Some(())
+    }
+}
+
+/// Tables in memory, with room for what tests need. One CPU.
+pub struct MemoryTables {
+    /// The settings; the sizes of the vectors follow from them.
+    pub settings: Settings,
+    /// Both halves.
+    pub directory: Vec<directory::Bucket>,
+    /// By identifier.
+    pub services: Vec<Service>,
+    /// By identifier.
+    pub backends: Vec<Backend>,
+    /// The slot array.
+    pub slots: Vec<SlotLine>,
+    /// IPv4 flows.
+    pub flows4: Vec<Bucket4>,
+    /// IPv6 flows.
+    pub flows6: Vec<Bucket6>,
+    /// By identifier.
+    pub next_hops: Vec<NextHop>,
+    /// This CPU's.
+    pub outcomes: Outcomes,
+    /// By backend.
+    pub traffic: Vec<Traffic>,
+    /// This CPU's.
+    pub icmp_budget: IcmpBudget,
+    /// First fragments seen.
+    pub fragments: RefCell<HashMap<FragmentKey, Ports>>,
+    /// The clock.
+    pub jiffies: Cell<u64>,
+    /// The routing table: answers by destination.
+    pub routes: HashMap<Address, Route>,
+    /// The answer for every other destination.
+    pub default_route: Route,
+}
+
+/// Sizes of [`MemoryTables`].
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Services, 0 included.
+    pub services: u32,
+    /// Backends, 0 included.
+    pub backends: u32,
+    /// Lines of the slot array.
+    pub slot_lines: u32,
+    /// Buckets of each flow table: a power of two.
+    pub flow_buckets: u32,
+    /// Buckets of half a directory: a power of two.
+    pub directory_buckets: u32,
+}
+
+impl MemoryTables {
+    /// Empty tables.
+    pub fn new(sizes: Sizes) -> Self {
+        Self {
+            settings: Settings {
+                abi: lb_common::ABI_VERSION,
+                jiffies_per_second: 250,
+                tick_shift: 8,
+                flow4_mask: sizes.flow_buckets - 1,
+                flow6_mask: sizes.flow_buckets - 1,
+                directory_mask: sizes.directory_buckets - 1,
+                icmp_errors_per_second: 1000,
+                backends: sizes.backends,
+                flow_key: 0x0123_4567_89ab_cdef,
+                ..Settings::default()
+            },
+            directory: rows(sizes.directory_buckets * HALVES),
+            services: rows(sizes.services),
+            backends: rows(sizes.backends),
+            slots: rows(sizes.slot_lines),
+            flows4: (0..sizes.flow_buckets).map(|_| Bucket4 { ways: empty_ways() }).collect(),
+            flows6: (0..sizes.flow_buckets).map(|_| Bucket6 { ways: empty_ways() }).collect(),
+            next_hops: rows(CAPACITY),
+            outcomes: Outcomes::default(),
+            traffic: rows(sizes.backends),
+            icmp_budget: IcmpBudget::default(),
+            fragments: RefCell::default(),
+            jiffies: Cell::new(1 << 20),
+            routes: HashMap::new(),
+            default_route: Route::None,
+        }
+    }
+
+    /// How often each reason was the outcome.
+    pub fn reasons(&self) -> Vec<(Reason, u64)> {
+        Reason::ALL.iter().map(|&reason| (reason, self.outcomes.reason(reason).load())).collect()
+    }
+
+    /// How often each event happened.
+    pub fn events(&self) -> Vec<(Event, u64)> {
+        Event::ALL.iter().map(|&event| (event, self.outcomes.event(event).load())).collect()
+    }
+}
+
+fn rows<Row: Default>(count: u32) -> Vec<Row> {
+    (0..count).map(|_| Row::default()).collect()
+}
+
+fn empty_ways<K: Key>() -> [Entry<K>; lb_common::flow::WAYS]
+where
+    K::Stored: Default,
+{
+    std::array::from_fn(|_| Entry { key: K::Stored::default(), data: 0.into() })
+}
+
+impl Tables for MemoryTables {
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn directory(&self, bucket: u32) -> Option<&directory::Bucket> {
+        self.directory.get(bucket as usize)
+    }
+
+    fn service(&self, id: u16) -> Option<&Service> {
+        self.services.get(usize::from(id))
+    }
+
+    fn backend(&self, id: u16) -> Option<&Backend> {
+        self.backends.get(usize::from(id))
+    }
+
+    fn slots(&self, line: u32) -> Option<&SlotLine> {
+        self.slots.get(line as usize)
+    }
+
+    fn flows4(&self, bucket: u32) -> Option<&Bucket4> {
+        self.flows4.get(bucket as usize)
+    }
+
+    fn flows6(&self, bucket: u32) -> Option<&Bucket6> {
+        self.flows6.get(bucket as usize)
+    }
+
+    fn next_hop(&self, id: u16) -> Option<&NextHop> {
+        self.next_hops.get(usize::from(id))
+    }
+
+    fn outcomes(&self) -> Option<&Outcomes> {
+        Some(&self.outcomes)
+    }
+
+    fn traffic(&self, backend: u16) -> Option<&Traffic> {
+        self.traffic.get(usize::from(backend))
+    }
+
+    fn icmp_budget(&self) -> Option<&IcmpBudget> {
+        Some(&self.icmp_budget)
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Ports> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, ports: Ports) {
+        self.fragments.borrow_mut().insert(*key, ports);
+    }
+
+    fn jiffies(&self) -> u64 {
+        self.jiffies.get()
+    }
+
+    fn route(&self, query: &RouteQuery) -> Route {
+        self.routes.get(&query.destination).copied().unwrap_or(self.default_route)
+    }
+}

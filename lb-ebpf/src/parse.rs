@@ -1,0 +1,324 @@
+//! Frame to packet: which headers there are, where they start, what they say.
+//!
+//! Two parsers, one result. [`plain`] takes what nearly every packet is, with every offset a constant: no tags, no
+//! options, no extension headers, no fragments, all of it there. What it does not take goes to the slow stage, whose
+//! [`headers`] takes everything and says what is wrong with the rest.
+
+use lb_common::address::{Address, Be16, Be32, Protocol};
+use lb_common::flow::{FragmentKey, Ports};
+use lb_common::reason::Reason;
+
+use crate::family::{Family, Ipv4, Ipv6};
+use crate::frame::{Frame, MAX_OFFSET};
+use crate::link;
+use crate::tcp::Segment;
+use crate::verdict::{Stage, Step, Verdict};
+
+/// An IP header, and where things are.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers<A: Family> {
+    /// Sender.
+    pub source: A::Address,
+    /// Receiver.
+    pub destination: A::Address,
+    /// What the packet carries.
+    pub protocol: Protocol,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// Whether routers must not fragment it: IPv4's DF, and always in IPv6.
+    pub dont_fragment: bool,
+    /// Where the IP header starts in the frame.
+    pub l3: usize,
+    /// Where the header of `protocol` starts.
+    pub l4: usize,
+    /// Bytes of the IP packet, headers included; the frame may be longer by its padding.
+    pub length: u16,
+    /// Set on a fragment.
+    pub fragment: Option<Fragment>,
+}
+
+/// Which part of a datagram this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// The datagram, as on the wire.
+    pub identification: u32,
+    /// Whether it is the first part, which carries the ports.
+    pub first: bool,
+}
+
+/// A TCP or UDP packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<A: Family> {
+    /// Its IP header.
+    pub ip: Headers<A>,
+    /// Sender's port.
+    pub source_port: Be16,
+    /// Receiver's port.
+    pub destination_port: Be16,
+    /// What a TCP header says; nothing for UDP and for later fragments.
+    pub segment: Segment,
+    /// Whether a transport header is here: not in later fragments.
+    pub has_transport: bool,
+    /// UDP without a checksum.
+    pub unchecked: bool,
+}
+
+/// A packet that cannot be read further.
+#[derive(Clone, Copy, Debug)]
+pub struct Broken<A: Family> {
+    /// Where it goes, as far as that can be read.
+    pub destination: Option<A::Address>,
+    /// What it is dropped as, should it be ours.
+    pub reason: Reason,
+}
+
+const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+const DONT_FRAGMENT: u16 = 0x4000;
+const TCP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+
+/// The common case of a family.
+pub trait Plain: Family + Sized {
+    /// Parses an untagged packet whose transport header follows the plain IP header, or says which stage can.
+    fn plain<F: Frame>(frame: &F) -> Step<Headers<Self>>;
+
+    /// Parses the IP header at `l3`, with everything that may come before the transport header.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`] where lengths contradict each other or the frame ends too soon.
+    fn headers<F: Frame>(frame: &F, l3: usize) -> Result<Headers<Self>, Broken<Self>>;
+}
+
+impl Plain for Ipv4 {
+    #[inline(always)]
+    fn plain<F: Frame>(frame: &F) -> Step<Headers<Self>> {
+        let l3 = link::HEADER;
+        let Some(header) = frame.bytes::<20>(l3) else { return Err(Verdict::Defer(Stage::Slow)) };
+        let fragment = u16::from_be_bytes([header[6], header[7]]);
+        let length = u16::from_be_bytes([header[2], header[3]]);
+        if header[0] != 0x45 || fragment & MORE_FRAGMENTS_OR_OFFSET != 0 || l3 + length as usize > frame.length() {
+            return Err(Verdict::Defer(Stage::Slow));
+        }
+        Ok(Headers {
+            source: Be32::from_wire([header[12], header[13], header[14], header[15]]),
+            destination: Be32::from_wire([header[16], header[17], header[18], header[19]]),
+            protocol: Protocol(header[9]),
+            hop_limit: header[8],
+            dont_fragment: fragment & DONT_FRAGMENT != 0,
+            l3,
+            l4: l3 + 20,
+            length,
+            fragment: None,
+        })
+    }
+
+    #[inline(always)]
+    fn headers<F: Frame>(frame: &F, l3: usize) -> Result<Headers<Self>, Broken<Self>> {
+        let Some(header) = frame.bytes::<20>(l3) else {
+            return Err(Broken { destination: None, reason: Reason::DropTruncated });
+        };
+        let destination = Be32::from_wire([header[16], header[17], header[18], header[19]]);
+        let broken = |reason| Broken { destination: Some(destination), reason };
+        let length = u16::from_be_bytes([header[2], header[3]]);
+        let header_length = (header[0] & 0xf) as usize * 4;
+        if header[0] >> 4 != 4 || header_length < 20 || header_length > length as usize {
+            return Err(broken(Reason::DropMalformed));
+        }
+        if l3 + length as usize > frame.length() {
+            return Err(broken(Reason::DropTruncated));
+        }
+        let part = u16::from_be_bytes([header[6], header[7]]);
+        Ok(Headers {
+            source: Be32::from_wire([header[12], header[13], header[14], header[15]]),
+            destination,
+            protocol: Protocol(header[9]),
+            hop_limit: header[8],
+            dont_fragment: part & DONT_FRAGMENT != 0,
+            l3,
+            l4: l3 + header_length,
+            length,
+            fragment: (part & MORE_FRAGMENTS_OR_OFFSET != 0).then_some(Fragment {
+                identification: u16::from_ne_bytes([header[4], header[5]]) as u32,
+                first: part & FRAGMENT_OFFSET == 0,
+            }),
+        })
+    }
+}
+
+impl Plain for Ipv6 {
+    #[inline(always)]
+    fn plain<F: Frame>(frame: &F) -> Step<Headers<Self>> {
+        let l3 = link::HEADER;
+        let Some(header) = frame.bytes::<40>(l3) else { return Err(Verdict::Defer(Stage::Slow)) };
+        let payload = u16::from_be_bytes([header[4], header[5]]);
+        if header[0] >> 4 != 6 || l3 + 40 + payload as usize > frame.length() || payload > u16::MAX - 40 {
+            return Err(Verdict::Defer(Stage::Slow));
+        }
+        Ok(fixed_header(header, l3, payload))
+    }
+
+    #[inline(always)]
+    fn headers<F: Frame>(frame: &F, l3: usize) -> Result<Headers<Self>, Broken<Self>> {
+        let Some(header) = frame.bytes::<40>(l3) else {
+            return Err(Broken { destination: None, reason: Reason::DropTruncated });
+        };
+        let payload = u16::from_be_bytes([header[4], header[5]]);
+        // A payload length of 0 announces a jumbogram (RFC 2675), which no link here carries.
+        let malformed = header[0] >> 4 != 6 || payload == 0 || payload > u16::MAX - 40;
+        let mut headers = fixed_header(header, l3, payload);
+        let broken = |reason| Broken { destination: Some(headers.destination), reason };
+        if malformed {
+            return Err(broken(Reason::DropMalformed));
+        }
+        if l3 + 40 + payload as usize > frame.length() {
+            return Err(broken(Reason::DropTruncated));
+        }
+        match extensions(frame, l3 + 40, headers.protocol) {
+            Ok(end) => {
+                headers.protocol = end.protocol;
+                headers.l4 = end.at;
+                headers.fragment = end.fragment;
+                if headers.l4 > l3 + headers.length as usize {
+                    return Err(broken(Reason::DropMalformed));
+                }
+                Ok(headers)
+            }
+            Err(reason) => Err(broken(reason)),
+        }
+    }
+}
+
+#[inline(always)]
+fn fixed_header(header: &[u8; 40], l3: usize, payload: u16) -> Headers<Ipv6> {
+    let address = |at: usize| {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&header[at..at + 16]);
+        Address::from_wire(bytes)
+    };
+    Headers {
+        source: address(8),
+        destination: address(24),
+        protocol: Protocol(header[6]),
+        hop_limit: header[7],
+        dont_fragment: true,
+        l3,
+        l4: l3 + 40,
+        length: payload.wrapping_add(40),
+        fragment: None,
+    }
+}
+
+/// Where a chain of extension headers ends.
+struct ChainEnd {
+    protocol: Protocol,
+    at: usize,
+    fragment: Option<Fragment>,
+}
+
+/// Extension headers that are walked at most. RFC 8200 section 4.1 recommends an order in which each comes once: five.
+const MAX_EXTENSIONS: usize = 6;
+
+/// Walks hop-by-hop options, routing, fragment and destination options headers (RFC 8200 section 4).
+#[inline(always)]
+fn extensions<F: Frame>(frame: &F, at: usize, first: Protocol) -> Result<ChainEnd, Reason> {
+    let mut end = ChainEnd { protocol: first, at, fragment: None };
+    for _ in 0..MAX_EXTENSIONS {
+        let is_fragment = match end.protocol.0 {
+            0 | 43 | 60 => false,
+            44 => true,
+            _ => return Ok(end),
+        };
+        if end.at > MAX_OFFSET {
+            return Err(Reason::DropMalformed);
+        }
+        let Some(&[next, length, o0, o1, i0, i1, i2, i3]) = frame.bytes::<8>(end.at) else {
+            return Err(Reason::DropTruncated);
+        };
+        end.protocol = Protocol(next);
+        if is_fragment {
+            let part = u16::from_be_bytes([o0, o1]);
+            end.at += 8;
+            // An "atomic" fragment is whole (RFC 6946).
+            if part & 0xfff9 != 0 {
+                let first = part & 0xfff8 == 0;
+                end.fragment = Some(Fragment { identification: u32::from_ne_bytes([i0, i1, i2, i3]), first });
+                if !first {
+                    return Ok(end);
+                }
+            }
+        } else {
+            end.at += (length as usize + 1) * 8;
+        }
+    }
+    match end.protocol.0 {
+        0 | 43 | 44 | 60 => Err(Reason::DropMalformed),
+        _ => Ok(end),
+    }
+}
+
+impl<A: Family> Packet<A> {
+    /// Reads the transport header behind an IP header. `None` where it is not all there.
+    #[inline(always)]
+    pub fn read<F: Frame>(frame: &F, ip: Headers<A>) -> Option<Self> {
+        let room = (ip.l3 + ip.length as usize).wrapping_sub(ip.l4);
+        if ip.protocol == Protocol::TCP {
+            let header = frame.bytes::<TCP_HEADER>(ip.l4)?;
+            (room >= TCP_HEADER).then_some(Self {
+                ip,
+                source_port: Be16::from_wire([header[0], header[1]]),
+                destination_port: Be16::from_wire([header[2], header[3]]),
+                segment: Segment {
+                    flags: header[13],
+                    sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+                    acknowledgement: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
+                },
+                has_transport: true,
+                unchecked: false,
+            })
+        } else {
+            let header = frame.bytes::<UDP_HEADER>(ip.l4)?;
+            (room >= UDP_HEADER).then_some(Self {
+                ip,
+                source_port: Be16::from_wire([header[0], header[1]]),
+                destination_port: Be16::from_wire([header[2], header[3]]),
+                segment: Segment::NONE,
+                has_transport: true,
+                unchecked: header[6] == 0 && header[7] == 0,
+            })
+        }
+    }
+
+    /// A later fragment of a datagram whose first carried these ports.
+    #[inline(always)]
+    pub fn later_fragment(ip: Headers<A>, ports: Ports) -> Self {
+        Self {
+            ip,
+            source_port: ports.source,
+            destination_port: ports.destination,
+            segment: Segment::NONE,
+            has_transport: false,
+            unchecked: false,
+        }
+    }
+}
+
+impl<A: Family> Headers<A> {
+    /// What its fragments have in common.
+    #[inline(always)]
+    pub fn fragment_key(&self, fragment: Fragment) -> FragmentKey {
+        FragmentKey {
+            source: A::widen(self.source),
+            destination: A::widen(self.destination),
+            identification: fragment.identification,
+            protocol: self.protocol.0 as u32,
+        }
+    }
+}
+
+/// Whether the pipeline balances this protocol.
+#[inline(always)]
+pub fn is_balanced(protocol: Protocol) -> bool {
+    protocol == Protocol::TCP || protocol == Protocol::UDP
+}

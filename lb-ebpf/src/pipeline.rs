@@ -1,0 +1,205 @@
+//! The four programs: which steps each takes, in which order.
+//!
+//! ```text
+//! balance         plain TCP and UDP: nearly everything
+//!   balance_slow    tags, options, extension headers, fragments, broken frames: the same steps, another parser
+//!   balance_icmp    echo and errors
+//!     balance_reject  answers of our own, from the frame as it came in
+//! ```
+
+use lb_common::reason::Reason;
+
+use crate::family::{Ipv4, Ipv6};
+use crate::frame::Frame;
+use crate::parse::{self, Broken, Headers, Packet, Plain};
+use crate::tables::Tables;
+use crate::verdict::{Stage, Step, Verdict};
+use crate::{classify, icmp, link, reject, reply, request};
+
+/// Moves one frame from the wire to a backend or a client, or says why not. The XDP entry.
+#[inline(always)]
+pub fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match link::ethertype(frame, 12) {
+        Some(ethertype) if ethertype == <Ipv4 as crate::family::Family>::ETHERTYPE => plain::<Ipv4, F, T>(frame, tables),
+        Some(ethertype) if ethertype == <Ipv6 as crate::family::Family>::ETHERTYPE => plain::<Ipv6, F, T>(frame, tables),
+        Some(ethertype) if link::is_tag(ethertype) => Verdict::Defer(Stage::Slow),
+        _ => Verdict::Pass(Reason::PassNotIp),
+    }
+}
+
+/// Runs a deferred stage.
+#[inline(always)]
+pub fn stage<F: Frame, T: Tables>(stage: Stage, frame: &mut F, tables: &T) -> Verdict {
+    match stage {
+        Stage::Slow => slow(frame, tables),
+        Stage::Icmp => icmp(frame, tables),
+        Stage::Reject => reject(frame, tables),
+    }
+}
+
+/// Runs a frame through all its stages, as the kernel does by tail calls.
+#[cfg(not(target_arch = "bpf"))]
+pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    let mut verdict = balance(frame, tables);
+    while let Verdict::Defer(next) = verdict {
+        verdict = stage(next, frame, tables);
+    }
+    if let (Some(reason), Some(outcomes)) = (verdict.reason(), tables.outcomes()) {
+        outcomes.reason(reason).count(1);
+    }
+    verdict
+}
+
+#[inline(always)]
+fn plain<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    let steps = || {
+        let ip = A::plain(frame)?;
+        if ip.protocol == A::ICMP {
+            return Err(Verdict::Defer(Stage::Icmp));
+        }
+        if !parse::is_balanced(ip.protocol) {
+            // Behind an extension header there may be a packet of ours; IPv4 has no such thing.
+            return Err(if A::HEADER_CHECKSUM { Verdict::Pass(Reason::PassNotOurs) } else { Verdict::Defer(Stage::Slow) });
+        }
+        Packet::read(frame, ip).ok_or(Verdict::Defer(Stage::Slow))
+    };
+    finish(steps().and_then(|packet| steer::<A, F, T>(frame, tables, &packet)))
+}
+
+/// The second look at what the plain parser did not take.
+#[inline(always)]
+pub fn slow<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match after_tags(frame) {
+        Some((l3, Protocols::Ipv4)) => finish(slow_ip::<Ipv4, F, T>(frame, tables, l3)),
+        Some((l3, Protocols::Ipv6)) => finish(slow_ip::<Ipv6, F, T>(frame, tables, l3)),
+        None => Verdict::Pass(Reason::PassNotIp),
+    }
+}
+
+#[inline(always)]
+fn slow_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Step<Verdict> {
+    let ip = headers_of_ours::<A, F, T>(frame, tables, l3)?;
+    if ip.protocol == A::ICMP {
+        return Err(Verdict::Defer(Stage::Icmp));
+    }
+    if !parse::is_balanced(ip.protocol) {
+        return Err(Verdict::Pass(Reason::PassNotOurs));
+    }
+    let packet = match ip.fragment {
+        Some(fragment) if !fragment.first => match tables.fragment(&ip.fragment_key(fragment)) {
+            Some(ports) => Packet::later_fragment(ip, ports),
+            None if classify::is_vip::<A, T>(tables, ip.destination) => {
+                return Err(Verdict::Drop(Reason::DropFragmentBeforeFirst));
+            }
+            None => return Err(Verdict::Pass(Reason::PassNotOurs)),
+        },
+        _ => match Packet::read(frame, ip) {
+            Some(packet) => packet,
+            None => return Err(broken(tables, Broken::<A> { destination: Some(ip.destination), reason: Reason::DropTruncated })),
+        },
+    };
+    steer::<A, F, T>(frame, tables, &packet)
+}
+
+/// The headers of a packet; a broken one is dropped where it goes to a virtual address, and passed where it does not.
+#[inline(always)]
+fn headers_of_ours<A: Plain, F: Frame, T: Tables>(frame: &F, tables: &T, l3: usize) -> Step<Headers<A>> {
+    A::headers(frame, l3).map_err(|error| broken(tables, error))
+}
+
+#[inline(always)]
+fn broken<A: Plain, T: Tables>(tables: &T, broken: Broken<A>) -> Verdict {
+    match broken.destination {
+        Some(destination) if classify::is_vip::<A, T>(tables, destination) => Verdict::Drop(broken.reason),
+        _ => Verdict::Pass(Reason::PassNotOurs),
+    }
+}
+
+/// To a backend, to a client, or past us.
+#[inline(always)]
+fn steer<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Packet<A>) -> Step<Verdict> {
+    let settings = tables.settings().ok_or(Verdict::INTERNAL)?;
+    let ip = &packet.ip;
+    if let Some(service) = classify::service::<A, T>(tables, ip.destination, packet.destination_port, ip.protocol) {
+        remember_first_fragment(tables, packet);
+        return request::forward(frame, tables, settings, packet, &service);
+    }
+    if let Some(backend) = classify::endpoint::<A, T>(tables, ip.source, packet.source_port, ip.protocol) {
+        remember_first_fragment(tables, packet);
+        return reply::forward(frame, tables, settings, packet, backend);
+    }
+    Err(Verdict::Pass(Reason::PassNotOurs))
+}
+
+#[inline(always)]
+fn remember_first_fragment<A: Plain, T: Tables>(tables: &T, packet: &Packet<A>) {
+    if let Some(fragment) = packet.ip.fragment
+        && fragment.first
+    {
+        let ports = lb_common::flow::Ports { source: packet.source_port, destination: packet.destination_port };
+        tables.remember_fragment(&packet.ip.fragment_key(fragment), ports);
+    }
+}
+
+/// ICMP: echo to a virtual address, errors about our packets.
+#[inline(always)]
+pub fn icmp<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match after_tags(frame) {
+        Some((l3, Protocols::Ipv4)) => finish(
+            headers_of_ours::<Ipv4, F, T>(frame, tables, l3).and_then(|ip| icmp::handle(frame, tables, &ip)),
+        ),
+        Some((l3, Protocols::Ipv6)) => finish(
+            headers_of_ours::<Ipv6, F, T>(frame, tables, l3).and_then(|ip| icmp::handle(frame, tables, &ip)),
+        ),
+        None => Verdict::Pass(Reason::PassNotIp),
+    }
+}
+
+/// Answers of our own.
+#[inline(always)]
+pub fn reject<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match after_tags(frame) {
+        Some((l3, Protocols::Ipv4)) => finish(
+            headers_of_ours::<Ipv4, F, T>(frame, tables, l3).and_then(|ip| reject::answer(frame, tables, ip)),
+        ),
+        Some((l3, Protocols::Ipv6)) => finish(
+            headers_of_ours::<Ipv6, F, T>(frame, tables, l3).and_then(|ip| reject::answer(frame, tables, ip)),
+        ),
+        None => Verdict::Pass(Reason::PassNotIp),
+    }
+}
+
+enum Protocols {
+    Ipv4,
+    Ipv6,
+}
+
+/// Where the IP header starts, behind at most two tags.
+#[inline(always)]
+fn after_tags<F: Frame>(frame: &F) -> Option<(usize, Protocols)> {
+    let mut l3 = link::HEADER;
+    let mut ethertype = link::ethertype(frame, l3 - 2)?;
+    if link::is_tag(ethertype) {
+        l3 += link::TAG;
+        ethertype = link::ethertype(frame, l3 - 2)?;
+        if link::is_tag(ethertype) {
+            l3 += link::TAG;
+            ethertype = link::ethertype(frame, l3 - 2)?;
+        }
+    }
+    if ethertype == <Ipv4 as crate::family::Family>::ETHERTYPE {
+        Some((l3, Protocols::Ipv4))
+    } else if ethertype == <Ipv6 as crate::family::Family>::ETHERTYPE {
+        Some((l3, Protocols::Ipv6))
+    } else {
+        None
+    }
+}
+
+/// Both arms of a step are verdicts in the end.
+#[inline(always)]
+fn finish(step: Step<Verdict>) -> Verdict {
+    match step {
+        Ok(verdict) | Err(verdict) => verdict,
+    }
+}

@@ -1,0 +1,309 @@
+//! Answers of our own: a reset, or an ICMP error that quotes what came in.
+//!
+//! A virtual address is local to the balancer's host, so what cannot be forwarded must be answered here: the
+//! kernel's stack knows nothing of the flow. Answers come from the virtual address and go back the way the packet
+//! came, to the neighbour that sent it. Whoever finds that an answer is due leaves a note ([`with`]) and the frame as
+//! it is; the stage starts from the frame again.
+
+use lb_common::address::{Address, Be32, Protocol};
+use lb_common::checksum::fold;
+use lb_common::reason::Reason;
+
+use crate::classify;
+use crate::family::{Family, Ipv4, Ipv6};
+use crate::frame::Frame;
+use crate::link::LinkHeader;
+use crate::parse::{Headers, Packet};
+use crate::tables::Tables;
+use crate::verdict::{Stage, Step, Verdict};
+
+/// Why a packet is answered instead of forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Its TTL or hop limit would reach zero here.
+    TimeExceeded,
+    /// It is larger than the next link takes: that many bytes.
+    TooBig(u16),
+    /// No backend takes traffic.
+    NoBackend,
+}
+
+impl Rejection {
+    const fn to_word(self) -> u64 {
+        match self {
+            Self::TimeExceeded => 0,
+            Self::NoBackend => 1,
+            Self::TooBig(mtu) => 2 | (mtu as u64) << 8,
+        }
+    }
+
+    const fn from_word(word: u64) -> Self {
+        match word & 0xff {
+            0 => Self::TimeExceeded,
+            1 => Self::NoBackend,
+            _ => Self::TooBig((word >> 8) as u16),
+        }
+    }
+
+    /// Counted when the answer is sent, and when none is due.
+    const fn reasons(self) -> (Reason, Reason) {
+        match self {
+            Self::TimeExceeded => (Reason::TimeExceeded, Reason::DropTimeExceeded),
+            Self::TooBig(_) => (Reason::TooBig, Reason::DropTooBig),
+            Self::NoBackend => (Reason::UnreachableNoBackend, Reason::DropUnreachable),
+        }
+    }
+}
+
+/// Notes what is to be answered, and defers to the stage that does.
+#[inline(always)]
+pub fn with<T: Tables>(tables: &T, rejection: Rejection) -> Verdict {
+    match tables.icmp_budget() {
+        Some(row) => {
+            row.pending.store(rejection.to_word());
+            Verdict::Defer(Stage::Reject)
+        }
+        None => Verdict::INTERNAL,
+    }
+}
+
+/// TTL of packets that start here (RFC 1700; what Linux uses).
+const HOP_LIMIT: u8 = 64;
+/// Bytes of a TCP header without options.
+const TCP_HEADER: usize = 20;
+/// Bytes of an ICMP error before its quote.
+const ICMP_HEADER: usize = 8;
+
+/// What an ICMP error says.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// Type.
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// The second word: the MTU in "too big" (RFC 1191 section 4, RFC 4443 section 3.2), or zero.
+    pub rest: u32,
+}
+
+/// A family in which answers can be written.
+pub trait Answering: Family + Sized {
+    /// Bytes of the rejected packet that an error quotes at most.
+    const MAX_QUOTE: u16;
+
+    /// Writes an IP header without options for a packet of our own, at `at`.
+    fn write_header<F: Frame>(frame: &mut F, at: usize, ends: &Ends<Self>, protocol: Protocol, payload: u16) -> Option<()>;
+    /// The sum of the pseudo-header (RFC 9293 section 3.1; RFC 8200 section 8.1).
+    fn pseudo_sum(ends: &Ends<Self>, protocol: Protocol, payload: u16) -> u64;
+    /// The ICMP form of a rejection.
+    fn message(rejection: Rejection) -> Message;
+}
+
+/// Where an answer comes from and goes to.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<A: Family> {
+    /// The virtual address.
+    pub source: A::Address,
+    /// Who sent the packet.
+    pub destination: A::Address,
+}
+
+/// Answers the packet that was deferred.
+#[inline(always)]
+pub fn answer<A: Answering, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: Headers<A>) -> Step<Verdict> {
+    let rejection = Rejection::from_word(tables.icmp_budget().ok_or(Verdict::INTERNAL)?.pending.load());
+    let (_, not_due) = rejection.reasons();
+    // RFC 1122 section 3.2.2: no error about any fragment but the first, none to a source that is not one host.
+    if ip.fragment.is_some_and(|fragment| !fragment.first) || !A::is_unicast(ip.source) {
+        return Err(Verdict::Drop(not_due));
+    }
+    let packet = Packet::read(frame, ip).ok_or(Verdict::INTERNAL)?;
+    let ends = Ends { source: answering_address::<A, T>(tables, &packet).ok_or(Verdict::INTERNAL)?, destination: ip.source };
+    if ip.protocol == Protocol::TCP && rejection == Rejection::NoBackend {
+        if packet.segment.is_reset() {
+            return Err(Verdict::Drop(Reason::DropNoBackend));
+        }
+        return reset(frame, &packet, &ends).ok_or(Verdict::INTERNAL);
+    }
+    if !is_due(tables) {
+        return Err(Verdict::Drop(not_due));
+    }
+    error(frame, &ip, &ends, rejection).ok_or(Verdict::INTERNAL)
+}
+
+/// The virtual address that the packet is about: where a request goes, or whose backend a reply is from.
+#[inline(always)]
+fn answering_address<A: Family, T: Tables>(tables: &T, packet: &Packet<A>) -> Option<A::Address> {
+    let ip = &packet.ip;
+    if classify::service::<A, T>(tables, ip.destination, packet.destination_port, ip.protocol).is_some() {
+        return Some(ip.destination);
+    }
+    let backend = classify::endpoint::<A, T>(tables, ip.source, packet.source_port, ip.protocol)?;
+    Some(A::narrow(&backend.row.vip))
+}
+
+/// Takes one error out of this CPU's budget for this second.
+#[inline(always)]
+fn is_due<T: Tables>(tables: &T) -> bool {
+    let (Some(settings), Some(budget)) = (tables.settings(), tables.icmp_budget()) else { return false };
+    let second = tables.jiffies() / (settings.jiffies_per_second.max(1)) as u64;
+    if budget.second.load() != second {
+        budget.second.store(second);
+        budget.sent.store(0);
+    }
+    let due = budget.sent.load() < settings.icmp_errors_per_second as u64;
+    if due {
+        budget.sent.count(1);
+    }
+    due
+}
+
+/// A reset that the client accepts (RFC 9293 section 3.10.7.1), in place of the packet.
+#[inline(always)]
+fn reset<A: Answering, F: Frame>(frame: &mut F, packet: &Packet<A>, ends: &Ends<A>) -> Option<Verdict> {
+    let ip = &packet.ip;
+    let segment = packet.segment;
+    let header_length = (*frame.bytes::<1>(ip.l4 + 12)?)[0] as u32 >> 4 << 2;
+    let data = (ip.length as u32).wrapping_sub((ip.l4 - ip.l3) as u32 + header_length);
+    let (sequence, acknowledgement, flags) = if segment.is_acknowledging() {
+        (segment.acknowledgement, 0, 0x04)
+    } else {
+        (0, segment.sequence.wrapping_add(data).wrapping_add(segment.phantom_length()), 0x14)
+    };
+    let link = LinkHeader::read(frame, ip.l3, A::ETHERTYPE)?.answered();
+    let l4 = ip.l3 + A::HEADER;
+    let end = l4 + TCP_HEADER;
+    frame.move_end(end as i32 - frame.length() as i32)?;
+    link.write(frame)?;
+    A::write_header(frame, ip.l3, ends, Protocol::TCP, TCP_HEADER as u16)?;
+
+    let [p0, p1] = packet.destination_port.to_wire();
+    let [q0, q1] = packet.source_port.to_wire();
+    let [s0, s1, s2, s3] = sequence.to_be_bytes();
+    let [a0, a1, a2, a3] = acknowledgement.to_be_bytes();
+    let tcp = frame.bytes_mut::<TCP_HEADER>(l4)?;
+    *tcp = [p0, p1, q0, q1, s0, s1, s2, s3, a0, a1, a2, a3, 0x50, flags, 0, 0, 0, 0, 0, 0];
+    let sum = sum::<F, { TCP_HEADER / 4 }>(frame, l4, TCP_HEADER)?;
+    let checksum = !fold(sum + A::pseudo_sum(ends, Protocol::TCP, TCP_HEADER as u16));
+    *frame.bytes_mut::<2>(l4 + 16)? = checksum.to_ne_bytes();
+    Some(Verdict::Transmit(Reason::ResetNoBackend))
+}
+
+/// An ICMP error with the packet, or its beginning, quoted behind it.
+#[inline(always)]
+fn error<A: Answering, F: Frame>(
+    frame: &mut F,
+    ip: &Headers<A>,
+    ends: &Ends<A>,
+    rejection: Rejection,
+) -> Option<Verdict> {
+    let message = A::message(rejection);
+    let quote = ip.length.min(A::MAX_QUOTE) & !3;
+    let link = LinkHeader::read(frame, ip.l3, A::ETHERTYPE)?.answered();
+    frame.move_end((ip.l3 + quote as usize) as i32 - frame.length() as i32)?;
+    frame.move_front(-((A::HEADER + ICMP_HEADER) as i32))?;
+    link.write(frame)?;
+    let payload = ICMP_HEADER as u16 + quote;
+    A::write_header(frame, ip.l3, ends, A::ICMP, payload)?;
+
+    let at = ip.l3 + A::HEADER;
+    let [r0, r1, r2, r3] = message.rest.to_be_bytes();
+    *frame.bytes_mut::<ICMP_HEADER>(at)? = [message.kind, message.code, 0, 0, r0, r1, r2, r3];
+    let mut total = sum::<F, MAX_MESSAGE_WORDS>(frame, at, payload as usize)?;
+    if !A::HEADER_CHECKSUM {
+        total += A::pseudo_sum(ends, A::ICMP, payload);
+    }
+    *frame.bytes_mut::<2>(at + 2)? = (!fold(total)).to_ne_bytes();
+    Some(Verdict::Transmit(rejection.reasons().0))
+}
+
+/// Words of the longest error: an ICMPv6 header and its quote.
+const MAX_MESSAGE_WORDS: usize = (ICMP_HEADER + 1232) / 4;
+
+/// Adds up `length` bytes from `at` on, a multiple of four and at most `WORDS` of them.
+#[inline(always)]
+fn sum<F: Frame, const WORDS: usize>(frame: &F, at: usize, length: usize) -> Option<u64> {
+    let mut total = 0;
+    for word in 0..WORDS {
+        if word * 4 >= length {
+            break;
+        }
+        total += u32::from_ne_bytes(*frame.bytes::<4>(at + word * 4)?) as u64;
+    }
+    Some(total)
+}
+
+impl Answering for Ipv4 {
+    /// RFC 1812 section 4.3.2.3: as much as fits into 576 bytes in all.
+    const MAX_QUOTE: u16 = 576 - 20 - ICMP_HEADER as u16;
+
+    #[inline(always)]
+    fn write_header<F: Frame>(frame: &mut F, at: usize, ends: &Ends<Self>, protocol: Protocol, payload: u16) -> Option<()> {
+        let [l0, l1] = (20 + payload).to_be_bytes();
+        let [s0, s1, s2, s3] = ends.source.to_wire();
+        let [d0, d1, d2, d3] = ends.destination.to_wire();
+        let header = frame.bytes_mut::<20>(at)?;
+        // Not to be fragmented, so its identification means nothing (RFC 6864).
+        *header = [0x45, 0, l0, l1, 0, 0, 0x40, 0, HOP_LIMIT, protocol.0, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
+        let fixed = u16::from_ne_bytes([0x45, 0]) as u64 + u16::from_ne_bytes([0x40, 0]) as u64;
+        let total = fixed
+            + u16::from_ne_bytes([l0, l1]) as u64
+            + u16::from_ne_bytes([HOP_LIMIT, protocol.0]) as u64
+            + ends.source.0 as u64
+            + ends.destination.0 as u64;
+        [header[10], header[11]] = (!fold(total)).to_ne_bytes();
+        Some(())
+    }
+
+    #[inline(always)]
+    fn pseudo_sum(ends: &Ends<Self>, protocol: Protocol, payload: u16) -> u64 {
+        let Be32(source) = ends.source;
+        let Be32(destination) = ends.destination;
+        source as u64 + destination as u64 + u16::from_ne_bytes([0, protocol.0]) as u64 + payload.to_be() as u64
+    }
+
+    #[inline(always)]
+    fn message(rejection: Rejection) -> Message {
+        let (kind, code, rest) = match rejection {
+            Rejection::TimeExceeded => (11, 0, 0),
+            Rejection::TooBig(mtu) => (3, 4, mtu as u32),
+            Rejection::NoBackend => (3, 3, 0),
+        };
+        Message { kind, code, rest }
+    }
+}
+
+impl Answering for Ipv6 {
+    /// RFC 4443 section 2.4 (c): as much as fits into the least MTU, 1280 bytes.
+    const MAX_QUOTE: u16 = 1280 - 40 - ICMP_HEADER as u16;
+
+    #[inline(always)]
+    fn write_header<F: Frame>(frame: &mut F, at: usize, ends: &Ends<Self>, protocol: Protocol, payload: u16) -> Option<()> {
+        let [l0, l1] = payload.to_be_bytes();
+        *frame.bytes_mut::<8>(at)? = [0x60, 0, 0, 0, l0, l1, protocol.0, HOP_LIMIT];
+        *frame.bytes_mut::<16>(at + 8)? = ends.source.to_wire();
+        *frame.bytes_mut::<16>(at + 24)? = ends.destination.to_wire();
+        Some(())
+    }
+
+    #[inline(always)]
+    fn pseudo_sum(ends: &Ends<Self>, protocol: Protocol, payload: u16) -> u64 {
+        let words = |address: &Address| {
+            let [a, b, c, d] = address.0;
+            a.0 as u64 + b.0 as u64 + c.0 as u64 + d.0 as u64
+        };
+        words(&ends.source)
+            + words(&ends.destination)
+            + u16::from_ne_bytes([0, protocol.0]) as u64
+            + payload.to_be() as u64
+    }
+
+    #[inline(always)]
+    fn message(rejection: Rejection) -> Message {
+        let (kind, code, rest) = match rejection {
+            Rejection::TimeExceeded => (3, 0, 0),
+            Rejection::TooBig(mtu) => (2, 0, mtu as u32),
+            Rejection::NoBackend => (1, 4, 0),
+        };
+        Message { kind, code, rest }
+    }
+}

@@ -1,0 +1,125 @@
+//! The way of a reply: find the flow it belongs to, put the virtual address back, send it to the client.
+
+use lb_common::address::Be16;
+use lb_common::backend::{Backend, MAX_SIBLINGS};
+use lb_common::flow::{Data, Entry, Key};
+use lb_common::reason::Reason;
+use lb_common::settings::Settings;
+
+use crate::classify::Found;
+use crate::family::Family;
+use crate::flows::{self, Lookup};
+use crate::frame::Frame;
+use crate::next_hops::{self, Way};
+use crate::parse::Packet;
+use crate::reject::{self, Rejection};
+use crate::select::{self, Selection};
+use crate::send::send;
+use crate::tables::{RouteQuery, Tables};
+use crate::tcp;
+use crate::translate::Translation;
+use crate::verdict::{Step, Verdict};
+
+/// The flow behind a packet from a backend.
+pub struct Owner<'a, K: Key> {
+    /// The backend, as the service's that the flow goes to.
+    pub backend: Found<'a, Backend>,
+    /// The flow's entry; none where it went untracked.
+    pub entry: Option<(&'a Entry<K>, Data)>,
+}
+
+/// Sends a backend's packet to its client.
+#[inline(always)]
+pub fn forward<A: Family, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    settings: &Settings,
+    packet: &Packet<A>,
+    first: Found<'_, Backend>,
+) -> Step<Verdict> {
+    let client = (packet.ip.destination, packet.destination_port);
+    let owner = owner::<A, T>(tables, settings, first.id, client)
+        .ok_or(Verdict::Pass(Reason::PassReplyWithoutFlow))?;
+    if packet.ip.hop_limit <= 1 {
+        return Err(reject::with(tables, Rejection::TimeExceeded));
+    }
+    let now = flows::now(tables, settings);
+    if packet.has_transport
+        && let Some((entry, data)) = owner.entry
+        && let Some((before, after)) = flows::update(entry, data, |data| tcp::after_reply(data, packet.segment, now))
+    {
+        flows::account(tables, before, after);
+    }
+    let translation = Translation::from_backend(owner.backend.row);
+    let way = to_client::<A, F, T>(frame, tables, settings, &owner, packet.ip.destination);
+    if let Some(traffic) = tables.traffic(owner.backend.id) {
+        traffic.tx_packets.count(1);
+        traffic.tx_bytes.count(packet.ip.length as u64);
+    }
+    send(frame, tables, packet, way, &translation, Reason::ReplyForwarded)
+}
+
+/// The way to a flow's client: by the next hop that its entry remembers.
+#[inline(always)]
+pub fn to_client<A: Family, F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    settings: &Settings,
+    owner: &Owner<'_, A::Key>,
+    client: A::Address,
+) -> Way {
+    let query =
+        || RouteQuery { ingress: frame.ingress(), source: owner.backend.row.vip, destination: A::widen(client) };
+    let reference = owner.entry.map_or(0, |(_, data)| data.next_hop());
+    let way = next_hops::resolve(tables, settings, reference, query);
+    if let (&Way::Found(_, found), Some((entry, data))) = (&way, owner.entry)
+        && found != reference
+    {
+        let now = Data(entry.data.load());
+        if now.generation() == data.generation() {
+            flows::update(entry, now, |data| data.by_next_hop(found));
+        }
+    }
+    way
+}
+
+/// Which of the services that an endpoint serves a client's flow goes to: the one whose flow names this very backend.
+#[inline(always)]
+pub fn owner<'a, A: Family, T: Tables>(
+    tables: &'a T,
+    settings: &Settings,
+    first: u16,
+    client: (A::Address, Be16),
+) -> Option<Owner<'a, A::Key>> {
+    let mut id = first;
+    for _ in 0..MAX_SIBLINGS {
+        let row = tables.backend(id)?;
+        let key = A::key(client.0, client.1, row.service);
+        let bucket = A::bucket(tables, key.hash(settings.flow_key) as u32)?;
+        match flows::look_up(bucket, key) {
+            Lookup::Hit(entry, data) if data.backend() == id => {
+                return Some(Owner { backend: Found { id, row }, entry: Some((entry, data)) });
+            }
+            Lookup::Untracked if selects::<A, T>(tables, row.service, client, id) => {
+                return Some(Owner { backend: Found { id, row }, entry: None });
+            }
+            _ => {}
+        }
+        id = row.sibling();
+        if id == 0 {
+            return None;
+        }
+    }
+    None
+}
+
+/// Whether an untracked flow of this client would go to this backend.
+#[inline(always)]
+fn selects<A: Family, T: Tables>(tables: &T, service: u16, client: (A::Address, Be16), backend: u16) -> bool {
+    let Some(row) = tables.service(service) else { return false };
+    let service = Found { id: service, row };
+    matches!(
+        select::backend::<A, T>(tables, &service, client.0, client.1),
+        Selection::Backend(chosen, _) if chosen.id == backend
+    )
+}

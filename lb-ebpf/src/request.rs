@@ -1,0 +1,180 @@
+//! The way of a request: flow or slot, next hop, rewrite.
+
+use lb_common::address::Protocol;
+use lb_common::backend::Backend;
+use lb_common::flow::{Data, Entry, State};
+use lb_common::reason::{Event, Reason};
+use lb_common::service::{OnNoBackend, Service};
+use lb_common::settings::Settings;
+
+use crate::classify::Found;
+use crate::family::Family;
+use crate::flows::{self, Insertion, Lookup};
+use crate::frame::Frame;
+use crate::next_hops::{self, Way};
+use crate::parse::Packet;
+use crate::reject::{self, Rejection};
+use crate::select::{self, Selection};
+use crate::tables::{RouteQuery, Tables};
+use crate::tcp;
+use crate::translate::Translation;
+use crate::verdict::{Step, Verdict};
+use crate::send::send;
+use lb_common::flow::Key;
+
+/// Sends a packet to its backend.
+#[inline(always)]
+pub fn forward<A: Family, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    settings: &Settings,
+    packet: &Packet<A>,
+    service: &Found<'_, Service>,
+) -> Step<Verdict> {
+    if packet.unchecked && !A::HEADER_CHECKSUM {
+        return Err(Verdict::Drop(Reason::DropUdpChecksumZero));
+    }
+    if packet.ip.hop_limit <= 1 {
+        return Err(reject::with(tables, Rejection::TimeExceeded));
+    }
+    let backend = backend_of(tables, settings, packet, service)?;
+    let query = || RouteQuery {
+        ingress: frame.ingress(),
+        source: A::widen(packet.ip.source),
+        destination: backend.row.address,
+    };
+    let way = next_hops::resolve(tables, settings, backend.row.next_hop.load() as u16, query);
+    if let Way::Found(_, reference) = way {
+        backend.row.next_hop.store(reference as u64);
+    }
+    if let Some(traffic) = tables.traffic(backend.id) {
+        traffic.rx_packets.count(1);
+        traffic.rx_bytes.count(packet.ip.length as u64);
+    }
+    send(frame, tables, packet, way, &Translation::to_backend(backend.row), Reason::RequestForwarded)
+}
+
+/// The backend of a request: its flow's, or a new one's.
+#[inline(always)]
+fn backend_of<'a, A: Family, T: Tables>(
+    tables: &'a T,
+    settings: &Settings,
+    packet: &Packet<A>,
+    service: &Found<'_, Service>,
+) -> Step<Found<'a, Backend>> {
+    let key = A::key(packet.ip.source, packet.source_port, service.id);
+    let bucket = A::bucket(tables, key.hash(settings.flow_key) as u32).ok_or(Verdict::INTERNAL)?;
+    let now = flows::now(tables, settings);
+    let (entry, data) = match flows::look_up(bucket, key) {
+        Lookup::Hit(entry, data) => (entry, data),
+        _ => return open(tables, bucket, key, packet, service, now),
+    };
+    let reopened = packet.segment.is_syn() && data.state() as u8 == State::Closing as u8;
+    if !reopened
+        && let Some(row) = tables.backend(data.backend())
+        && row.service == service.id
+        && row.is_serving()
+    {
+        if packet.has_transport
+            && let Some((before, after)) =
+                flows::update(entry, data, |data| tcp::after_request(data, packet.segment, now))
+        {
+            flows::account(tables, before, after);
+        }
+        return Ok(Found { id: data.backend(), row });
+    }
+    let backend = selected(tables, packet, service)?;
+    reassign(tables, entry, data, packet, &backend, now);
+    if !reopened {
+        flows::count(tables, Event::FlowRebalanced);
+    }
+    Ok(backend)
+}
+
+/// Gives an entry another backend: its own is gone, or its connection is over and the client opens a new one.
+#[inline(always)]
+fn reassign<A: Family, T: Tables>(
+    tables: &T,
+    entry: &Entry<A::Key>,
+    data: Data,
+    packet: &Packet<A>,
+    backend: &Found<'_, Backend>,
+    now: u64,
+) {
+    let succeeding = Data::succeeding(data, first_state(packet), backend.id, now);
+    // Where this swap loses, another CPU has moved the flow on: its next packet follows that.
+    if entry.data.replace(data.0, succeeding.0) {
+        flows::account(tables, data, succeeding);
+        flows::count(tables, Event::FlowCreated);
+    }
+}
+
+/// A flow without an entry: picks its backend and remembers it.
+#[inline(always)]
+fn open<'a, A: Family, T: Tables>(
+    tables: &'a T,
+    bucket: &lb_common::flow::Bucket<A::Key>,
+    key: A::Key,
+    packet: &Packet<A>,
+    service: &Found<'_, Service>,
+    now: u64,
+) -> Step<Found<'a, Backend>> {
+    if !A::is_unicast(packet.ip.source) {
+        return Err(Verdict::Drop(Reason::DropSourceInvalid));
+    }
+    let backend = selected(tables, packet, service)?;
+    // The end of a connection that is not remembered is not worth remembering; nor is a fragment's, whose first
+    // part was.
+    if packet.segment.is_ending() || !packet.has_transport {
+        return Ok(backend);
+    }
+    let state = first_state(packet);
+    let evicted = |victim: Data| {
+        flows::count(tables, Event::FlowEvicted);
+        if victim.state().is_active() {
+            flows::closed(tables, victim.backend());
+        }
+    };
+    match flows::insert(bucket, key, state, backend.id, now, evicted) {
+        Insertion::Created => {
+            flows::count(tables, Event::FlowCreated);
+            if state.is_active() {
+                flows::opened(tables, backend.id);
+            }
+            Ok(backend)
+        }
+        Insertion::Exists(_, data) => match tables.backend(data.backend()) {
+            Some(row) if row.service == service.id && row.is_serving() => Ok(Found { id: data.backend(), row }),
+            _ => Ok(backend),
+        },
+        Insertion::Refused => {
+            flows::count(tables, Event::FlowUntracked);
+            Ok(backend)
+        }
+    }
+}
+
+#[inline(always)]
+fn first_state<A: Family>(packet: &Packet<A>) -> State {
+    if packet.ip.protocol == Protocol::UDP {
+        State::Datagram
+    } else if packet.segment.is_syn() {
+        State::HalfOpen
+    } else {
+        State::Adopted
+    }
+}
+
+#[inline(always)]
+fn selected<'a, A: Family, T: Tables>(
+    tables: &'a T,
+    packet: &Packet<A>,
+    service: &Found<'_, Service>,
+) -> Step<Found<'a, Backend>> {
+    match select::backend::<A, T>(tables, service, packet.ip.source, packet.source_port) {
+        Selection::Backend(backend, _) => Ok(backend),
+        Selection::NoBackend(OnNoBackend::Drop) => Err(Verdict::Drop(Reason::DropNoBackend)),
+        Selection::NoBackend(OnNoBackend::Reset) => Err(reject::with(tables, Rejection::NoBackend)),
+        Selection::Contradiction => Err(Verdict::INTERNAL),
+    }
+}

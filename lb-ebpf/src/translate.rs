@@ -1,0 +1,123 @@
+//! Rewrites one end of a packet: address, port, and every checksum that covers them.
+
+use lb_common::address::{Be16, Protocol};
+use lb_common::backend::Backend;
+use lb_common::checksum::Delta;
+
+use crate::family::{Family, Side};
+use crate::frame::Frame;
+use crate::parse::{Headers, Packet};
+use crate::verdict::{Step, Verdict};
+
+/// Offset of a TCP header's checksum.
+pub const TCP_CHECKSUM: usize = 16;
+/// Offset of a UDP header's checksum.
+pub const UDP_CHECKSUM: usize = 6;
+
+/// One end replaced by another.
+#[derive(Clone, Copy, Debug)]
+pub struct Translation<A: Family> {
+    /// Which end.
+    pub side: Side,
+    /// Its new address.
+    pub address: A::Address,
+    /// Its new port.
+    pub port: Be16,
+    /// What the new address does to a checksum over addresses.
+    pub address_delta: Delta,
+    /// What address and port together do.
+    pub endpoint_delta: Delta,
+}
+
+impl<A: Family> Translation<A> {
+    /// A request's destination: from the virtual address to the backend.
+    #[inline(always)]
+    pub fn to_backend(backend: &Backend) -> Self {
+        Self {
+            side: Side::Destination,
+            address: A::narrow(&backend.address),
+            port: backend.port,
+            address_delta: backend.address_delta,
+            endpoint_delta: backend.endpoint_delta,
+        }
+    }
+
+    /// A reply's source: from the backend to the virtual address.
+    #[inline(always)]
+    pub fn from_backend(backend: &Backend) -> Self {
+        Self {
+            side: Side::Source,
+            address: A::narrow(&backend.vip),
+            port: backend.vip_port,
+            address_delta: backend.address_delta.reversed(),
+            endpoint_delta: backend.endpoint_delta.reversed(),
+        }
+    }
+
+    /// Rewrites a packet. Where the kernel forwards it afterwards, the kernel also takes the hop off its TTL.
+    #[inline(always)]
+    pub fn apply<F: Frame>(&self, frame: &mut F, packet: &Packet<A>, by: Forwarder) -> Step<()> {
+        self.apply_ip(frame, &packet.ip, by).ok_or(Verdict::INTERNAL)?;
+        if packet.has_transport {
+            self.apply_transport(frame, packet).ok_or(Verdict::INTERNAL)?;
+        }
+        Ok(())
+    }
+
+    /// Rewrites the IP header.
+    #[inline(always)]
+    pub fn apply_ip<F: Frame>(&self, frame: &mut F, ip: &Headers<A>, by: Forwarder) -> Option<()> {
+        A::write_address(frame, ip.l3, self.side, self.address)?;
+        if A::HEADER_CHECKSUM {
+            let header = frame.bytes_mut::<20>(ip.l3)?;
+            let mut delta = self.address_delta;
+            if let Forwarder::Here = by {
+                let old = u16::from_ne_bytes([header[8], header[9]]);
+                header[8] = ip.hop_limit.wrapping_sub(1);
+                delta = delta.and(Delta::word(old, u16::from_ne_bytes([header[8], header[9]])));
+            }
+            let field = delta.apply(u16::from_ne_bytes([header[10], header[11]]));
+            [header[10], header[11]] = field.to_ne_bytes();
+        } else if let Forwarder::Here = by {
+            frame.bytes_mut::<8>(ip.l3)?[7] = ip.hop_limit.wrapping_sub(1);
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn apply_transport<F: Frame>(&self, frame: &mut F, packet: &Packet<A>) -> Option<()> {
+        let l4 = packet.ip.l4;
+        if packet.ip.protocol == Protocol::TCP {
+            let header = frame.bytes_mut::<20>(l4)?;
+            write_port(header, self.side, self.port);
+            let field = self.endpoint_delta.apply(u16::from_ne_bytes([header[16], header[17]]));
+            [header[TCP_CHECKSUM], header[TCP_CHECKSUM + 1]] = field.to_ne_bytes();
+        } else {
+            let header = frame.bytes_mut::<8>(l4)?;
+            write_port(header, self.side, self.port);
+            if !packet.unchecked {
+                let field = self.endpoint_delta.apply_udp(u16::from_ne_bytes([header[6], header[7]]));
+                [header[UDP_CHECKSUM], header[UDP_CHECKSUM + 1]] = field.to_ne_bytes();
+            }
+        }
+        Some(())
+    }
+}
+
+/// Who sends the packet on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarder {
+    /// XDP: the hop is counted here.
+    Here,
+    /// The kernel's stack, which counts it.
+    Kernel,
+}
+
+#[inline(always)]
+fn write_port<const N: usize>(header: &mut [u8; N], side: Side, port: Be16) {
+    let at = match side {
+        Side::Source => 0,
+        Side::Destination => 2,
+    };
+    [header[at], header[at + 1]] = port.to_wire();
+}
