@@ -22,6 +22,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Set up, build, show, test and measure the load balancer.
@@ -52,19 +53,20 @@ enum Verb {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
-        Verb::Setup(arguments) => setup::run(&arguments),
-        Verb::Build(arguments) => build::run(&arguments),
-        Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Setup(arguments) => succeed(setup::run(&arguments)),
+        Verb::Build(arguments) => succeed(build::run(&arguments)),
+        Verb::Demo(arguments) => succeed(demo::run(&arguments)),
         Verb::Test(arguments) => test::run(&arguments),
-        Verb::Bench(arguments) => bench::run(&arguments),
-        Verb::Lint => lint::run(),
+        Verb::Bench(arguments) => succeed(bench::run(&arguments)),
+        Verb::Lint => succeed(lint::run()),
         Verb::Ci => ci::run(),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn succeed(outcome: Result<()>) -> Result<ExitCode> {
+    outcome.map(|()| ExitCode::SUCCESS)
 }
