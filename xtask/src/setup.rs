@@ -35,6 +35,9 @@ pub(crate) struct Arguments {
     /// Bring only what this needs
     #[arg(long = "for", value_enum, default_value_t = Need::Test, value_name = "WHAT")]
     need: Need,
+    /// Bring the system's packages alone: for machines that only serve or call
+    #[arg(long)]
+    packages_only: bool,
 }
 
 /// What a prepared machine has.
@@ -45,6 +48,11 @@ pub(crate) struct Ready {
 /// Runs the verb.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
+    if arguments.packages_only {
+        packages::ensure(arguments.need)?;
+        println!("setup: packages ready ({:.1} s)", start.elapsed().as_secs_f32());
+        return Ok(());
+    }
     let ready = bring(arguments.need, Retry::Yes)?;
     let bpf = match ready.bpf {
         BpfToolchain::Compiler(compiler) => {
