@@ -4,6 +4,13 @@
 //! answers with a [`Plan`] that can be printed, and carries the plan out in an order in which every prefix
 //! is safe. Nothing above this seam knows of maps, identifiers or slots.
 
+mod arrays;
+mod execute;
+mod identity;
+mod observed;
+mod plan;
+mod tables;
+
 use std::fmt;
 use std::net::SocketAddr;
 

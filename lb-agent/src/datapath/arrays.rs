@@ -1,0 +1,309 @@
+//! The maps as memory: each row array is one slice, shared with the kernel or, in tests, on the heap.
+//!
+//! The agent is the only writer of what is not a shared word, and writes it only while no packet can reach it: a row
+//! before anything names it, the directory half that is not read, a slot region that no service names.
+
+use std::io;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::os::fd::AsFd;
+use std::ptr::{self, NonNull};
+
+use lb_common::backend::Backend;
+use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
+use lb_common::directory::{Bucket, HALVES};
+use lb_common::flow::{Bucket4, Bucket6};
+use lb_common::next_hop::NextHop;
+use lb_common::service::Service;
+use lb_common::settings::Settings;
+use lb_common::slot::{self, SlotLine};
+use lb_common::{ABI_VERSION, maps};
+use rustix::mm::{self, MapFlags, ProtFlags};
+
+/// A row of a map: fixed layout, valid for all bit patterns, without drop glue.
+///
+/// # Safety
+///
+/// Zeroed memory, and whatever the kernel program writes, must be a valid value.
+pub(crate) unsafe trait Row {}
+
+macro_rules! rows {
+    ($($row:ty),*) => {
+        $(
+            const _: () = assert!(!std::mem::needs_drop::<$row>());
+            // SAFETY: `repr(C)` of integers and shared words, as `lb-common` asserts for each.
+            unsafe impl Row for $row {}
+        )*
+    };
+}
+rows!(Settings, Bucket, Service, Backend, SlotLine, Bucket4, Bucket6, NextHop, Outcomes, Traffic, IcmpBudget);
+
+/// The rows of one array.
+pub(crate) struct Rows<T: Row> {
+    base: NonNull<T>,
+    length: usize,
+    /// Bytes that are mapped.
+    bytes: usize,
+    rows: PhantomData<T>,
+}
+
+// SAFETY: rows hold plain data and atomics; the mapping belongs to the process, not to a thread.
+unsafe impl<T: Row + Send> Send for Rows<T> {}
+// SAFETY: as above; shared references allow reads and atomic operations only.
+unsafe impl<T: Row + Sync> Sync for Rows<T> {}
+
+impl<T: Row> Rows<T> {
+    /// Maps a `BPF_F_MMAPABLE` array of `length` rows.
+    pub(crate) fn map(fd: impl AsFd, length: u32) -> io::Result<Self> {
+        let bytes = Self::mapped_bytes(length);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe {
+            mm::mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)?
+        };
+        Self::over(base, length, bytes)
+    }
+
+    /// As many rows of zeros, shared with nobody.
+    pub(crate) fn private(length: u32) -> io::Result<Self> {
+        let bytes = Self::mapped_bytes(length);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe {
+            mm::mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)?
+        };
+        Self::over(base, length, bytes)
+    }
+
+    fn over(base: *mut std::ffi::c_void, length: u32, bytes: usize) -> io::Result<Self> {
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, length: length as usize, bytes, rows: PhantomData })
+    }
+
+    /// The kernel rounds an array's elements up to 8 bytes, which every row is a multiple of, and its whole to pages.
+    fn mapped_bytes(length: u32) -> usize {
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        (length as usize * size_of::<T>()).next_multiple_of(rustix::param::page_size())
+    }
+
+    /// Writes a whole row that no packet can reach.
+    pub(crate) fn write(&mut self, index: usize, row: T) {
+        assert!(index < self.length, "row {index} of {}", self.length);
+        // SAFETY: in bounds, and `&mut self` says that no reference to a row is alive in this process. Volatile,
+        // since the reader is outside of what the compiler can see.
+        unsafe { self.base.add(index).write_volatile(row) }
+    }
+}
+
+impl<T: Row> Deref for Rows<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: mapped for as long as `self`, initialised (zeros at least), aligned to a page.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.length) }
+    }
+}
+
+impl<T: Row> Drop for Rows<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `map` or `private` made, and nothing borrows from it any more.
+        // Failing to unmap would only leak address space.
+        let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// How many rows each array has: what `[limits]` and the machine ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// Flows that the tables provide for, of each family.
+    pub(crate) flows: u32,
+    /// Services.
+    pub(crate) services: u32,
+    /// Backends, counted per service.
+    pub(crate) backends: u32,
+    /// Slots of a service's table.
+    pub(crate) table_size: u32,
+    /// CPUs that the kernel may ever use.
+    pub(crate) cpus: u32,
+}
+
+impl Sizes {
+    /// Rows of the backend array: row 0 is nobody's.
+    pub(crate) const fn backend_rows(&self) -> u32 {
+        self.backends + 1
+    }
+
+    /// Slot regions, one table each.
+    pub(crate) const fn regions(&self) -> u32 {
+        maps::slot_lines(self.services, self.table_size) / slot::lines(self.table_size)
+    }
+
+    /// Buckets of half a directory.
+    pub(crate) const fn directory_buckets(&self) -> u32 {
+        maps::directory_buckets(self.services, self.backends)
+    }
+
+    /// The arrays by name, with the rows that each is created with.
+    pub(crate) const fn rows(&self) -> [(&'static str, u32); 13] {
+        [
+            (maps::SETTINGS, 1),
+            (maps::DIRECTORY, self.directory_buckets() * HALVES),
+            (maps::SERVICES, self.services),
+            (maps::BACKENDS, self.backend_rows()),
+            (maps::SLOTS, maps::slot_lines(self.services, self.table_size)),
+            (maps::FLOWS4, maps::flow_buckets(self.flows)),
+            (maps::FLOWS6, maps::flow_buckets(self.flows)),
+            (maps::NEXT_HOPS, maps::NEXT_HOP_CAPACITY),
+            (maps::OUTCOMES, self.cpus),
+            (maps::TRAFFIC, (self.cpus + 1) * self.backend_rows()),
+            (maps::ICMP_BUDGET, self.cpus),
+            (maps::FRAGMENTS, maps::FRAGMENT_CAPACITY),
+            (maps::LINKS, maps::LINK_CAPACITY),
+        ]
+    }
+
+    /// The rows of the map of that name.
+    pub(crate) fn of(&self, name: &str) -> u32 {
+        self.rows().into_iter().find(|(map, _)| *map == name).map_or(0, |(_, rows)| rows)
+    }
+
+    /// The settings of new maps. Everything but the keys follows from the sizes.
+    pub(crate) fn settings(&self, jiffies_per_second: u32, flow_key: u64) -> Settings {
+        Settings {
+            abi: ABI_VERSION,
+            jiffies_per_second,
+            // The power of two next to a second, from above or below: ages count in ticks of about a second.
+            tick_shift: (f64::from(jiffies_per_second)).log2().round() as u32,
+            flow4_mask: self.of(maps::FLOWS4) - 1,
+            flow6_mask: self.of(maps::FLOWS6) - 1,
+            directory_mask: self.directory_buckets() - 1,
+            icmp_errors_per_second: 1000,
+            backends: self.backend_rows(),
+            flow_key,
+            ..Settings::default()
+        }
+    }
+}
+
+/// Every array of one balancer.
+pub(crate) struct Arrays {
+    pub(crate) sizes: Sizes,
+    pub(crate) settings: Rows<Settings>,
+    pub(crate) directory: Rows<Bucket>,
+    pub(crate) services: Rows<Service>,
+    pub(crate) backends: Rows<Backend>,
+    pub(crate) slots: Rows<SlotLine>,
+    pub(crate) flows4: Rows<Bucket4>,
+    pub(crate) flows6: Rows<Bucket6>,
+    pub(crate) next_hops: Rows<NextHop>,
+    pub(crate) outcomes: Rows<Outcomes>,
+    pub(crate) traffic: Rows<Traffic>,
+}
+
+impl Arrays {
+    /// Maps the arrays; `map` finds an array's file descriptor by name.
+    pub(crate) fn map<F: AsFd>(
+        sizes: Sizes,
+        descriptor: impl Fn(&str) -> anyhow::Result<F>,
+    ) -> anyhow::Result<Self> {
+        fn rows<T: Row, F: AsFd>(
+            name: &'static str,
+            sizes: &Sizes,
+            descriptor: impl Fn(&str) -> anyhow::Result<F>,
+        ) -> anyhow::Result<Rows<T>> {
+            Rows::map(descriptor(name)?, sizes.of(name))
+                .map_err(|error| anyhow::anyhow!("cannot map {name} into memory: {error}"))
+        }
+        Ok(Self {
+            sizes,
+            settings: rows(maps::SETTINGS, &sizes, &descriptor)?,
+            directory: rows(maps::DIRECTORY, &sizes, &descriptor)?,
+            services: rows(maps::SERVICES, &sizes, &descriptor)?,
+            backends: rows(maps::BACKENDS, &sizes, &descriptor)?,
+            slots: rows(maps::SLOTS, &sizes, &descriptor)?,
+            flows4: rows(maps::FLOWS4, &sizes, &descriptor)?,
+            flows6: rows(maps::FLOWS6, &sizes, &descriptor)?,
+            next_hops: rows(maps::NEXT_HOPS, &sizes, &descriptor)?,
+            outcomes: rows(maps::OUTCOMES, &sizes, &descriptor)?,
+            traffic: rows(maps::TRAFFIC, &sizes, &descriptor)?,
+        })
+    }
+
+    /// The one row of settings.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings[0]
+    }
+
+    /// What a CPU has carried for a backend. The agent counts as the CPU after the last.
+    pub(crate) fn traffic(&self, cpu: u32, backend: u16) -> &Traffic {
+        &self.traffic[(cpu * self.sizes.backend_rows()) as usize + usize::from(backend)]
+    }
+
+    /// The agent's own row of a backend.
+    pub(crate) fn own_traffic(&self, backend: u16) -> &Traffic {
+        self.traffic(self.sizes.cpus, backend)
+    }
+
+    /// A service's table, read back; `line` and `slots` as its table word has them.
+    pub(crate) fn table(&self, line: u32, slots: u32) -> Vec<u16> {
+        let lines = self.slots.iter().skip(line as usize).take(slot::lines(slots) as usize);
+        lines.flat_map(|line| line.backends).take(slots as usize).collect()
+    }
+}
+
+#[cfg(test)]
+impl Arrays {
+    /// Arrays on the heap, as new maps are.
+    pub(crate) fn private(sizes: Sizes) -> Self {
+        fn rows<T: Row>(name: &str, sizes: &Sizes) -> Rows<T> {
+            Rows::private(sizes.of(name)).unwrap()
+        }
+        let mut arrays = Self {
+            sizes,
+            settings: rows(maps::SETTINGS, &sizes),
+            directory: rows(maps::DIRECTORY, &sizes),
+            services: rows(maps::SERVICES, &sizes),
+            backends: rows(maps::BACKENDS, &sizes),
+            slots: rows(maps::SLOTS, &sizes),
+            flows4: rows(maps::FLOWS4, &sizes),
+            flows6: rows(maps::FLOWS6, &sizes),
+            next_hops: rows(maps::NEXT_HOPS, &sizes),
+            outcomes: rows(maps::OUTCOMES, &sizes),
+            traffic: rows(maps::TRAFFIC, &sizes),
+        };
+        arrays.settings.write(0, sizes.settings(250, 1));
+        arrays
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_row_reads_back() {
+        let mut rows: Rows<SlotLine> = Rows::private(3).unwrap();
+        rows.write(2, SlotLine { backends: [7; 32] });
+        assert_eq!(rows.iter().map(|line| line.backends[31]).collect::<Vec<_>>(), [0, 0, 7]);
+    }
+
+    #[test]
+    #[should_panic(expected = "row 3 of 3")]
+    fn a_write_beyond_the_end_is_caught() {
+        Rows::<SlotLine>::private(3).unwrap().write(3, SlotLine::default());
+    }
+
+    #[test]
+    fn every_pinned_map_has_a_size() {
+        let sizes = Sizes { flows: 1000, services: 8, backends: 16, table_size: 251, cpus: 2 };
+        let names: Vec<_> = sizes.rows().iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, maps::PINNED);
+        assert!(sizes.rows().iter().all(|(_, rows)| *rows > 0));
+    }
+
+    #[test]
+    fn a_tick_is_about_a_second() {
+        let sizes = Sizes { flows: 1000, services: 8, backends: 16, table_size: 251, cpus: 2 };
+        for (hertz, shift) in [(100, 7), (250, 8), (300, 8), (1000, 10)] {
+            assert_eq!(sizes.settings(hertz, 0).tick_shift, shift);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Carries a plan out. The only place that writes services, backends, tables and the directory.
+
+use std::net::IpAddr;
+
+use anyhow::Context as _;
+use lb_common::backend::{Backend, IN_USE};
+use lb_common::directory::Bucket;
+use lb_common::service::{Service, Table};
+use lb_common::slot::{self, SLOTS_PER_LINE, SlotLine};
+
+use super::arrays::Arrays;
+use super::identity::Endpoint;
+use super::observed::{Observed, Rested, region_of};
+use super::plan::Action;
+use super::tables;
+
+/// What a plan needs beside the rows.
+pub(crate) trait World {
+    /// Returns once every packet that was under way at the call has been dealt with.
+    fn grace_period(&mut self) -> anyhow::Result<()>;
+    /// Gives this host an address and announces it.
+    fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()>;
+    /// Takes an address off this host.
+    fn remove_address(&mut self, address: IpAddr) -> anyhow::Result<()>;
+}
+
+/// Carries out one action.
+///
+/// # Errors
+///
+/// Where the kernel refuses an address or the waiting; rows are memory, and writing them cannot fail.
+pub(crate) fn execute(
+    action: &Action,
+    arrays: &mut Arrays,
+    rested: &mut Rested,
+    world: &mut dyn World,
+) -> anyhow::Result<()> {
+    match action {
+        &Action::PutBackend { id, service, vip, endpoint, serving, sibling } => {
+            put_backend(arrays, id, (service, vip), endpoint, state(serving, sibling));
+        }
+        &Action::SetBackend { id, serving, sibling } => {
+            arrays.backends[usize::from(id)].state.store(state(serving, sibling));
+        }
+        Action::WriteTable { region, slots } => write_table(arrays, *region, slots),
+        &Action::PutService { id, vip, table } => put_service(arrays, rested, id, vip, table),
+        &Action::SwitchTable { service, table } => {
+            arrays.services[usize::from(service)].table.store(table.0);
+            take(arrays, rested, table);
+        }
+        Action::WriteDirectory { half, key, buckets } => write_directory(arrays, *half, *key, buckets),
+        &Action::SwitchDirectory { half } => {
+            arrays.settings().directory_half.store(half as u64);
+            rested.half = false;
+        }
+        Action::GracePeriod => {
+            world.grace_period().context("cannot wait for packets under way")?;
+            rest(arrays, rested);
+        }
+        &Action::RetireService { id } => retire_service(arrays, id),
+        &Action::RetireBackend { id } => {
+            let row = &arrays.backends[usize::from(id)];
+            // The sibling stays: a packet may be on its way along the chain.
+            row.state.store(Backend::state(false, row.sibling()));
+        }
+        &Action::AddAddress { address } => {
+            world.add_address(address).with_context(|| format!("cannot add address {address}"))?;
+        }
+        &Action::RemoveAddress { address } => {
+            world.remove_address(address).with_context(|| format!("cannot remove address {address}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes that a grace period has passed since now: what nothing names can be written again.
+pub(crate) fn rest(arrays: &Arrays, rested: &mut Rested) {
+    let named = Observed::read(arrays, rested, None).named_regions(arrays.sizes.table_size);
+    rested.regions = (0..arrays.sizes.regions()).filter(|region| !named.contains(region)).collect();
+    rested.half = true;
+}
+
+fn state(serving: bool, sibling: u16) -> u64 {
+    Backend::state(serving, sibling) | IN_USE
+}
+
+/// The row is complete before its state says that it is in use: an agent that dies in between leaves a row that
+/// rests, and is freed.
+fn put_backend(arrays: &mut Arrays, id: u16, service: (u16, Endpoint), endpoint: Endpoint, state: u64) {
+    let (service, vip) = service;
+    for cpu in 0..=arrays.sizes.cpus {
+        let traffic = arrays.traffic(cpu, id);
+        for counter in [
+            &traffic.rx_packets,
+            &traffic.rx_bytes,
+            &traffic.tx_packets,
+            &traffic.tx_bytes,
+            &traffic.opened,
+            &traffic.closed,
+        ] {
+            counter.store(0);
+        }
+    }
+    let row = Backend {
+        state: Backend::state(false, 0).into(),
+        ..Backend::new(service, (vip.address, vip.port), (endpoint.address, endpoint.port), endpoint.protocol)
+    };
+    arrays.backends.write(usize::from(id), row);
+    arrays.backends[usize::from(id)].state.store(state);
+}
+
+fn put_service(arrays: &mut Arrays, rested: &mut Rested, id: u16, vip: Endpoint, table: Table) {
+    let row = Service {
+        vip: vip.address,
+        table: table.0.into(),
+        seed: tables::seed(&vip.address, vip.port, vip.protocol),
+        port: vip.port,
+        protocol: vip.protocol,
+        ..Service::default()
+    };
+    arrays.services.write(usize::from(id), row.clone());
+    arrays.services.write(usize::from(id), Service { live: 1, ..row });
+    take(arrays, rested, table);
+}
+
+/// A region that a service names is at rest no more.
+fn take(arrays: &Arrays, rested: &mut Rested, table: Table) {
+    if let Some(region) = region_of(table, arrays.sizes.table_size) {
+        rested.regions.remove(&region);
+    }
+}
+
+fn write_table(arrays: &mut Arrays, region: u32, slots: &[u16]) {
+    let first = (region * slot::lines(arrays.sizes.table_size)) as usize;
+    for (line, chunk) in (first..).zip(slots.chunks(SLOTS_PER_LINE as usize)) {
+        let mut backends = [0; SLOTS_PER_LINE as usize];
+        backends[..chunk.len()].copy_from_slice(chunk);
+        arrays.slots.write(line, SlotLine { backends });
+    }
+}
+
+fn write_directory(arrays: &mut Arrays, half: usize, key: u64, buckets: &[Bucket]) {
+    let first = half * arrays.sizes.directory_buckets() as usize;
+    for (index, bucket) in (first..).zip(buckets) {
+        arrays.directory.write(index, *bucket);
+    }
+    arrays.settings().directory_keys[half].store(key);
+}
+
+/// No packet finds the row any more, but flows may name it: what identifies it stays.
+fn retire_service(arrays: &mut Arrays, id: u16) {
+    let row = arrays.services[usize::from(id)].clone();
+    arrays.services.write(usize::from(id), Service { live: 0, table: 0.into(), ..row });
+}

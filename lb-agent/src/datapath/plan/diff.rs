@@ -1,0 +1,305 @@
+//! Compares what is wanted with what is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use anyhow::bail;
+use lb_common::directory::Bucket;
+use lb_common::service::Table;
+
+use super::check::check;
+use super::{Action, Plan, TableInputs, directory};
+use crate::datapath::arrays::Arrays;
+use crate::datapath::identity::Endpoint;
+use crate::datapath::observed::{Observed, ObservedBackend, ObservedService, half};
+use crate::datapath::{Wanted, WantedBackend, WantedService};
+
+/// Plans the way from `observed` to `wanted`. `known` says what the tables in use were built from, where that is known.
+///
+/// # Errors
+///
+/// Where a limit is reached, or where what is wanted contradicts itself. Nothing is planned then.
+pub(crate) fn diff(
+    arrays: &Arrays,
+    observed: Observed,
+    wanted: &Wanted,
+    known: &BTreeMap<u16, TableInputs>,
+) -> anyhow::Result<Plan> {
+    check(wanted)?;
+    let mut differ = Differ::new(arrays, observed, known);
+    let targets = differ.identify(wanted)?;
+    differ.remove_addresses(wanted);
+    differ.put_backends(&targets);
+    differ.put_services(&targets)?;
+    // Replies of new backends are recognised before a table sends anybody there.
+    differ.list()?;
+    differ.add_addresses(wanted);
+    differ.switch_tables(&targets)?;
+    differ.remove(&targets)?;
+    Ok(differ.plan)
+}
+
+/// A wanted service, with the rows that it and its backends have or get.
+pub(super) struct Target<'a> {
+    pub(super) service: &'a WantedService,
+    pub(super) vip: Endpoint,
+    pub(super) id: u16,
+    /// Of a service that is in use.
+    pub(super) table: Option<Table>,
+    pub(super) backends: Vec<(u16, &'a WantedBackend)>,
+}
+
+/// The plan in the making.
+pub(super) struct Differ<'a> {
+    pub(super) arrays: &'a Arrays,
+    pub(super) known: &'a BTreeMap<u16, TableInputs>,
+    /// As it will be after the actions planned so far.
+    pub(super) now: Observed,
+    pub(super) plan: Plan,
+    /// Rows that this plan makes.
+    new_backends: BTreeSet<u16>,
+    /// The directory's key and half, where this plan writes one.
+    listed: Option<(u64, Vec<Bucket>)>,
+}
+
+impl<'a> Differ<'a> {
+    fn new(arrays: &'a Arrays, observed: Observed, known: &'a BTreeMap<u16, TableInputs>) -> Self {
+        Self {
+            arrays,
+            known,
+            now: observed,
+            plan: Plan::default(),
+            new_backends: BTreeSet::new(),
+            listed: None,
+        }
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        self.plan.actions.push(action);
+    }
+
+    pub(super) fn say(&mut self, step: String) {
+        self.plan.steps.push(step);
+    }
+
+    pub(super) fn table_size(&self) -> u32 {
+        self.arrays.sizes.table_size
+    }
+
+    /// Finds or assigns the row of everything that is wanted.
+    fn identify<'w>(&mut self, wanted: &'w Wanted) -> anyhow::Result<Vec<Target<'w>>> {
+        let rows: BTreeMap<_, _> =
+            self.now.backends.iter().map(|(&id, row)| ((row.service, row.endpoint), id)).collect();
+        let mut targets = Vec::with_capacity(wanted.services.len());
+        for service in &wanted.services {
+            let vip = Endpoint::new(service.vip, service.protocol);
+            let existing = self.now.services.get(&vip).copied();
+            let id = match existing {
+                Some(service) => service.id,
+                None => self.assign_service(service)?,
+            };
+            let mut backends = Vec::with_capacity(service.backends.len());
+            for backend in &service.backends {
+                let endpoint = Endpoint::new(backend.address, service.protocol);
+                let row = rows.get(&(id, endpoint)).copied().filter(|_| existing.is_some());
+                backends.push((
+                    row.map_or_else(|| self.assign_backend(id, endpoint, service, backend), Ok)?,
+                    backend,
+                ));
+            }
+            targets.push(Target { service, vip, id, table: existing.map(|service| service.table), backends });
+        }
+        Ok(targets)
+    }
+
+    fn assign_service(&mut self, service: &WantedService) -> anyhow::Result<u16> {
+        let Some(id) = self.now.free_services.pop_first() else {
+            let limit = self.arrays.sizes.services;
+            bail!(
+                "service {}: no room: all {limit} rows of [limits] services are in use, or removed less than a few \
+                 seconds ago; raise the limit or try again",
+                service.name
+            );
+        };
+        Ok(id)
+    }
+
+    fn assign_backend(
+        &mut self,
+        service_id: u16,
+        endpoint: Endpoint,
+        service: &WantedService,
+        backend: &WantedBackend,
+    ) -> anyhow::Result<u16> {
+        let Some(id) = self.now.free_backends.pop_first() else {
+            let limit = self.arrays.sizes.backends;
+            bail!(
+                "backend {} of service {}: no room: all {limit} rows of [limits] backends are in use, or removed \
+                 less than a few seconds ago; raise the limit or try again",
+                backend.address,
+                service.name
+            );
+        };
+        let row = ObservedBackend { service: service_id, endpoint, serving: backend.serving, sibling: 0 };
+        self.now.backends.insert(id, row);
+        self.new_backends.insert(id);
+        Ok(id)
+    }
+
+    /// Writes new rows, links them into their endpoints' chains, and has those serve that shall serve again.
+    fn put_backends(&mut self, targets: &[Target<'_>]) {
+        let chained = chain(&self.now.backends);
+        let mut puts = BTreeMap::new();
+        for target in targets {
+            for &(id, backend) in &target.backends {
+                if !self.new_backends.contains(&id) {
+                    continue;
+                }
+                let endpoint = Endpoint::new(backend.address, target.service.protocol);
+                let sibling = chained.get(&id).copied().unwrap_or(0);
+                let serving = backend.serving;
+                self.now.backends.entry(id).and_modify(|row| row.sibling = sibling);
+                let service = target.id;
+                puts.insert(
+                    id,
+                    Action::PutBackend { id, service, vip: target.vip, endpoint, serving, sibling },
+                );
+                self.say(format!(
+                    "backend {} of service {}: added with weight {}",
+                    backend.address, target.service.name, backend.weight
+                ));
+            }
+        }
+        // Chains lead from lower to higher identifiers: written from the end, a sibling is always there.
+        self.plan.actions.extend(puts.into_values().rev());
+        self.relink(&chained);
+        for target in targets {
+            for &(id, backend) in &target.backends {
+                if backend.serving && !self.now.backends[&id].serving {
+                    self.set_serving(id, true);
+                    self.say(format!(
+                        "backend {} of service {}: serves again",
+                        backend.address, target.service.name
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Brings the chains to what they shall be: each endpoint's rows in the order of their identifiers.
+    pub(super) fn relink(&mut self, chained: &BTreeMap<u16, u16>) {
+        let stale: Vec<_> = self
+            .now
+            .backends
+            .iter()
+            .rev()
+            .map(|(&id, row)| (id, *row, chained.get(&id).copied().unwrap_or(0)))
+            .filter(|(_, row, sibling)| row.sibling != *sibling)
+            .collect();
+        for (id, row, sibling) in stale {
+            self.now.backends.insert(id, ObservedBackend { sibling, ..row });
+            self.act(Action::SetBackend { id, serving: row.serving, sibling });
+        }
+    }
+
+    pub(super) fn set_serving(&mut self, id: u16, serving: bool) {
+        if let Some(row) = self.now.backends.get_mut(&id) {
+            row.serving = serving;
+            let sibling = row.sibling;
+            self.act(Action::SetBackend { id, serving, sibling });
+        }
+    }
+
+    /// Writes new services with their tables. No packet finds them before the directory lists them.
+    fn put_services(&mut self, targets: &[Target<'_>]) -> anyhow::Result<()> {
+        for target in targets.iter().filter(|target| target.table.is_none()) {
+            self.say(format!("service {} ({}): added", target.service.name, target.vip));
+            let table = self.table(target, None)?;
+            self.act(Action::PutService { id: target.id, vip: target.vip, table });
+            self.now.services.insert(target.vip, ObservedService { id: target.id, table });
+        }
+        Ok(())
+    }
+
+    /// Gives services in use the tables that they shall have.
+    fn switch_tables(&mut self, targets: &[Target<'_>]) -> anyhow::Result<()> {
+        for target in targets {
+            let Some(current) = target.table else { continue };
+            let table = self.table(target, Some(current))?;
+            if table != current {
+                self.act(Action::SwitchTable { service: target.id, table });
+                self.now.services.entry(target.vip).and_modify(|service| service.table = table);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn grace_period(&mut self) {
+        self.act(Action::GracePeriod);
+        let named = self.now.named_regions(self.table_size());
+        self.now.rested.regions =
+            (0..self.arrays.sizes.regions()).filter(|region| !named.contains(region)).collect();
+        self.now.rested.half = true;
+    }
+
+    /// Has the directory list what is in use now.
+    pub(super) fn list(&mut self) -> anyhow::Result<()> {
+        let services = self.now.services.iter().map(|(endpoint, service)| (*endpoint, service.id)).collect();
+        let backends = self.now.backends.iter().map(|(&id, row)| (id, row.endpoint));
+        let (key, buckets, entries) =
+            directory::half(&services, backends, self.arrays.sizes.directory_buckets())?;
+        let current = match &self.listed {
+            Some((key, buckets)) => (*key, &buckets[..]),
+            None => half(self.arrays, self.now.half),
+        };
+        if current == (key, &buckets[..]) {
+            return Ok(());
+        }
+        if !self.now.rested.half {
+            self.grace_period();
+        }
+        let idle = 1 - self.now.half;
+        self.listed = Some((key, buckets.clone()));
+        self.act(Action::WriteDirectory { half: idle, key, buckets });
+        self.act(Action::SwitchDirectory { half: idle });
+        self.say(format!("directory: {entries} entries"));
+        self.now.half = idle;
+        self.now.rested.half = false;
+        Ok(())
+    }
+
+    fn remove_addresses(&mut self, wanted: &Wanted) {
+        let Some(addresses) = &self.now.addresses else { return };
+        let vips = vips(wanted);
+        let gone: Vec<_> = addresses.ours.difference(&vips).copied().collect();
+        for address in gone {
+            self.act(Action::RemoveAddress { address });
+            self.say(format!("address {address}: removed from this host"));
+        }
+    }
+
+    fn add_addresses(&mut self, wanted: &Wanted) {
+        let Some(addresses) = &self.now.addresses else { return };
+        let new: Vec<_> = vips(wanted).difference(&addresses.present).copied().collect();
+        for address in new {
+            self.act(Action::AddAddress { address });
+            self.say(format!("address {address}: added to this host and announced"));
+        }
+    }
+}
+
+fn vips(wanted: &Wanted) -> BTreeSet<IpAddr> {
+    wanted.services.iter().map(|service| service.vip.ip()).collect()
+}
+
+/// What each row's sibling shall be: the next identifier of the same endpoint.
+pub(super) fn chain(backends: &BTreeMap<u16, ObservedBackend>) -> BTreeMap<u16, u16> {
+    let mut last: BTreeMap<Endpoint, u16> = BTreeMap::new();
+    let mut siblings = BTreeMap::new();
+    for (&id, row) in backends {
+        if let Some(previous) = last.insert(row.endpoint, id) {
+            siblings.insert(previous, id);
+        }
+    }
+    siblings
+}

@@ -1,0 +1,71 @@
+//! From what is there to what is wanted, as data.
+//!
+//! The order within a plan: backends, tables of new services, the directory, tables of services that take traffic;
+//! removals the other way round. Every prefix is a safe state: no packet finds a service without its table,
+//! a slot without its backend, or a backend whose replies would not be recognised.
+
+mod check;
+mod diff;
+mod directory;
+mod removal;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use lb_common::directory::Bucket;
+use lb_common::service::Table;
+
+use super::identity::Endpoint;
+use super::tables::Member;
+use crate::model::Strategy;
+
+pub(crate) use diff::diff;
+
+/// One change of the data plane. Rows are named by their identifiers; everything that has to be decided is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Writes the row of a new backend.
+    PutBackend { id: u16, service: u16, vip: Endpoint, endpoint: Endpoint, serving: bool, sibling: u16 },
+    /// Says whether a backend's flows stay with it, and which row of its endpoint is next.
+    SetBackend { id: u16, serving: bool, sibling: u16 },
+    /// Writes a slot region that no service names.
+    WriteTable { region: u32, slots: Vec<u16> },
+    /// Writes the row of a new service.
+    PutService { id: u16, vip: Endpoint, table: Table },
+    /// Gives a service another table.
+    SwitchTable { service: u16, table: Table },
+    /// Writes the directory half that is not read.
+    WriteDirectory { half: usize, key: u64, buckets: Vec<Bucket> },
+    /// Has packets read that half.
+    SwitchDirectory { half: usize },
+    /// Waits until no packet holds on to what it found before.
+    GracePeriod,
+    /// Takes a service out of use; its row rests until no flow names it.
+    RetireService { id: u16 },
+    /// Takes a backend out of use; its row rests until no flow names it.
+    RetireBackend { id: u16 },
+    /// Gives this host a virtual address and announces it.
+    AddAddress { address: IpAddr },
+    /// Takes a virtual address off this host.
+    RemoveAddress { address: IpAddr },
+}
+
+/// A plan that can be carried out, and what it says to people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) actions: Vec<Action>,
+    /// One line for each change that means something to whoever asked for it.
+    pub(crate) steps: Vec<String>,
+    /// What the services' tables are built from once the plan is carried out: saves building them again.
+    pub(crate) tables: BTreeMap<u16, TableInputs>,
+}
+
+/// All that a table depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableInputs {
+    pub(crate) strategy: Strategy,
+    pub(crate) members: Vec<Member>,
+}
