@@ -84,16 +84,17 @@ pub(crate) fn resolve(rustc: &Rustc, retry: Retry) -> Result<BpfToolchain> {
         return prebuilt();
     }
     let given_up = GivenUp::of(rustc);
-    if wish == Wish::Auto && retry == Retry::No && given_up.is_set() {
-        return prebuilt();
-    }
-    let from_sources = match sources(rustc) {
+    let is_patient = retry == Retry::Yes || wish == Wish::Build || !given_up.is_set();
+    let from_sources = match sources(rustc, is_patient) {
         Ok(compiler) => return given_up.clear().map(|()| BpfToolchain::Compiler(compiler)),
         Err(error) => error,
     };
-    let from_packages = match distribution() {
+    let from_packages = match distribution(is_patient) {
         Ok(compiler) => {
-            println!("setup: the BPF program is built by {DEBIAN_COMPILER}, because: {from_sources:#}");
+            given_up.set()?;
+            if is_patient {
+                println!("setup: the BPF program is built by {DEBIAN_COMPILER}, because: {from_sources:#}");
+            }
             return Ok(BpfToolchain::Compiler(compiler));
         }
         Err(error) => error,
@@ -104,13 +105,19 @@ pub(crate) fn resolve(rustc: &Rustc, retry: Retry) -> Result<BpfToolchain> {
         bail!("LB_EBPF=build, but the BPF program cannot be built here\n{reasons}");
     }
     let toolchain = prebuilt().with_context(|| format!("the BPF program cannot be built here\n{reasons}"))?;
-    println!("setup: the committed BPF object is used (`cargo xtask setup` tries again), because\n{reasons}");
-    given_up.set()?;
+    if is_patient {
+        println!(
+            "setup: the committed BPF object is used (`cargo xtask setup` tries again), because\n{reasons}"
+        );
+    }
     Ok(toolchain)
 }
 
 /// The compiler in use, with the sources of `core`.
-fn sources(rustc: &Rustc) -> Result<Compiler> {
+fn sources(rustc: &Rustc, is_patient: bool) -> Result<Compiler> {
+    if !is_patient {
+        bail!("it failed before; `cargo xtask setup` tries again");
+    }
     if !rustc.has_sources() {
         if !rustc.is_from_rustup() {
             bail!("rustc {} does not come from rustup and has no sources of core", rustc.version.release);
@@ -135,10 +142,11 @@ fn toolchain_name(rustc: &Rustc) -> String {
 }
 
 /// Debian's packaged compiler. It does not get into the way of rustup's: only its full path is used.
-fn distribution() -> Result<Compiler> {
+fn distribution(is_patient: bool) -> Result<Compiler> {
     let existing = || Rustc::at(DEBIAN_COMPILER.into()).ok().filter(Rustc::has_bpf_core);
     let rustc = match existing() {
         Some(rustc) => rustc,
+        None if !is_patient => bail!("it failed before; `cargo xtask setup` tries again"),
         None => {
             install_debian_compiler()?;
             existing().with_context(|| {
@@ -153,6 +161,7 @@ fn install_debian_compiler() -> Result<()> {
     if Manager::of_this_machine() != Some(Manager::Apt) {
         bail!("only Debian and its derivatives package core for BPF");
     }
+    println!("setup: installing {} and their LLVM (apt, as root)", DEBIAN_RUST.join(", "));
     packages::apt_install(&DEBIAN_RUST)?;
     let llvm = Rustc::at(DEBIAN_COMPILER.into())?.version.llvm;
     packages::apt_install(&[&format!("llvm-{llvm}-dev"), &format!("llvm-{llvm}")])
