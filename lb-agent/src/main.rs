@@ -1,2 +1,7 @@
-//! Placeholder of the first minutes.
+//! `lb-agent`: turns a Linux box into a layer-4 load balancer, and the command line to tell it what to do.
+
+mod config;
+mod datapath;
+mod model;
+
 fn main() {}

@@ -1,0 +1,339 @@
+//! How this node runs: `/etc/lb-agent/config.toml`.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::model::{Quoted, file};
+
+/// Where the file is unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/lb-agent/config.toml";
+/// Where the agent listens unless the file says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/lb-agent/lb-agent.sock";
+
+/// The configuration of this node, validated.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the XDP program is attached.
+    pub interfaces: Vec<InterfaceName>,
+    /// How it is attached.
+    pub xdp_mode: XdpMode,
+    /// Where the desired state is kept.
+    pub state_dir: PathBuf,
+    /// The socket of the admin API.
+    pub socket: PathBuf,
+    /// Where programs, links and maps are pinned, on a bpffs.
+    pub pin_dir: PathBuf,
+    /// Whether the agent adds virtual addresses to interfaces and takes them away.
+    pub manage_vips: bool,
+    /// Whether the build of the program is loaded that logs its decisions.
+    pub diagnostics: bool,
+    /// Sizes of the tables, which are fixed once they are made.
+    pub limits: Limits,
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver where it can, else generic.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// After the driver, on any interface, slower.
+    Generic,
+}
+
+/// The name of a network interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InterfaceName(String);
+
+/// Sizes of the tables.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Flows that are remembered at once.
+    pub flows: u32,
+    /// Services.
+    pub services: u32,
+    /// Backends, counted once for each service that has them.
+    pub backends: u32,
+    /// Slots of a service's table: a prime.
+    pub table_size: u32,
+}
+
+/// A configuration that cannot be used. One line.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {error}: name another with --config", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The file has an unknown key or a bad value.
+    #[error("{0}")]
+    Invalid(#[from] file::FileError),
+    /// A table size that cannot be.
+    #[error("{origin}: limits.{key} = {value} cannot be: {reason}")]
+    Limit {
+        /// The file.
+        origin: String,
+        /// The key within `[limits]`.
+        key: &'static str,
+        /// What it says.
+        value: u32,
+        /// What it may say.
+        reason: String,
+    },
+}
+
+/// A name that no interface can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid interface name {}: 1 to 15 bytes without white space, `/` and `:`", Quoted(.0))]
+pub struct InvalidInterfaceName(String);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            xdp_mode: XdpMode::Auto,
+            state_dir: "/var/lib/lb-agent".into(),
+            socket: DEFAULT_SOCKET.into(),
+            pin_dir: "/sys/fs/bpf/lb-agent".into(),
+            manage_vips: true,
+            diagnostics: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { flows: 1_000_000, services: 512, backends: 4096, table_size: 65_537 }
+    }
+}
+
+impl Config {
+    /// Reads the file that was named, or the default one, which may be missing.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or says something that cannot be.
+    pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = named.unwrap_or(Path::new(DEFAULT_PATH));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Self::parse(&text, &path.display().to_string())?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => Ok(Self::default()),
+            Err(error) => Err(ConfigError::Read { path: path.to_owned(), error }),
+        }
+    }
+
+    /// Reads the text of a file. `origin` names it in errors.
+    fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        if let Some(error) =
+            file::refuse_key(text, origin, "http", "the API over TCP is not in this version: remove it")
+        {
+            return Err(error.into());
+        }
+        let config: Self = file::read_toml(text, origin)?;
+        match config.limits.problem() {
+            Some((key, value, reason)) => {
+                Err(ConfigError::Limit { origin: origin.to_owned(), key, value, reason })
+            }
+            None => Ok(config),
+        }
+    }
+}
+
+impl Limits {
+    /// The first limit that cannot be, with the reason.
+    fn problem(&self) -> Option<(&'static str, u32, String)> {
+        let Self { flows, services, backends, table_size } = *self;
+        let outside = |value: u32, (low, high): (u32, u32)| {
+            (!(low..=high).contains(&value)).then(|| format!("it is from {low} to {high}"))
+        };
+        let lines = u64::from(services.saturating_add(2)) * u64::from(lb_common::slot::lines(table_size));
+        let checks = [
+            ("flows", flows, outside(flows, FLOWS)),
+            ("services", services, outside(services, SERVICES)),
+            ("backends", backends, outside(backends, BACKENDS)),
+            ("table_size", table_size, outside(table_size, TABLE_SIZE)),
+            (
+                "table_size",
+                table_size,
+                (!is_prime(table_size)).then(|| format!("it is a prime, such as {}", next_prime(table_size))),
+            ),
+            (
+                "table_size",
+                table_size,
+                (lines > SLOT_LINES)
+                    .then(|| format!("with services = {services} the tables do not fit: lower one of them")),
+            ),
+        ];
+        checks.into_iter().find_map(|(key, value, reason)| Some((key, value, reason?)))
+    }
+}
+
+/// Beyond this the flow table alone takes gigabytes.
+const FLOWS: (u32, u32) = (1024, 1 << 26);
+/// Identifiers of services and backends are 16 bits; backend 0 is nobody.
+const SERVICES: (u32, u32) = (1, 4096);
+const BACKENDS: (u32, u32) = (1, 65_535);
+/// A backend's share of a shorter table would be far from its weight.
+const TABLE_SIZE: (u32, u32) = (251, lb_common::service::Table::MAX_SLOTS);
+/// A service names the first line of its table in 24 bits.
+const SLOT_LINES: u64 = 1 << 24;
+
+/// The Maglev fill walks the table in steps of a backend's own, which reach every slot only if the size is a prime.
+fn is_prime(number: u32) -> bool {
+    number >= 2
+        && (2..)
+            .take_while(|divisor| divisor * divisor <= number)
+            .all(|divisor| !number.is_multiple_of(divisor))
+}
+
+fn next_prime(number: u32) -> u32 {
+    (number..).find(|&candidate| is_prime(candidate)).unwrap_or(number)
+}
+
+impl InterfaceName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for InterfaceName {
+    type Err = InvalidInterfaceName;
+
+    /// As the kernel has it (`dev_valid_name`): 1 to 15 bytes, not `.` or `..`, without `/`, `:` and white space.
+    fn from_str(name: &str) -> Result<Self, InvalidInterfaceName> {
+        let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        match (1..16).contains(&name.len()) && name != "." && name != ".." && !name.contains(forbidden) {
+            true => Ok(Self(name.to_owned())),
+            false => Err(InvalidInterfaceName(name.to_owned())),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for InterfaceName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        Config::parse(text, "config.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(Config::parse("", "config.toml").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_is_taken() {
+        let text = r#"
+            interfaces = ["eth0", "eth1"]
+            xdp_mode = "native"
+            state_dir = "/a"
+            socket = "/b"
+            pin_dir = "/c"
+            manage_vips = false
+            diagnostics = true
+            [limits]
+            flows = 65536
+            services = 16
+            backends = 64
+            table_size = 251
+        "#;
+        let config = Config::parse(text, "config.toml").unwrap();
+        let expected = Config {
+            interfaces: vec!["eth0".parse().unwrap(), "eth1".parse().unwrap()],
+            xdp_mode: XdpMode::Native,
+            state_dir: "/a".into(),
+            socket: "/b".into(),
+            pin_dir: "/c".into(),
+            manage_vips: false,
+            diagnostics: true,
+            limits: Limits { flows: 65_536, services: 16, backends: 64, table_size: 251 },
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn each_bad_file_has_its_message() {
+        let cases = [
+            (
+                "\ninterface = [\"eth0\"]\n",
+                "config.toml line 2, `interface = [\"eth0\"]`: unknown key `interface`, expected one of `interfaces`, `xdp_mode`, `state_dir`, `socket`, `pin_dir`, `manage_vips`, `diagnostics`, `limits`",
+            ),
+            (
+                "[limits]\nflow = 1\n",
+                "config.toml line 2, `flow = 1`: unknown key `flow`, expected one of `flows`, `services`, `backends`, `table_size`",
+            ),
+            (
+                "manage_vips = true\n[http]\nlisten = \"127.0.0.1:9600\"\n",
+                "config.toml line 2, `[http]`: the API over TCP is not in this version: remove it",
+            ),
+            (
+                "xdp_mode = \"offload\"\n",
+                "config.toml line 1, `xdp_mode = \"offload\"`: unknown variant `offload`, expected one of `auto`, `native`, `generic`",
+            ),
+            (
+                "interfaces = [\"a/b\"]\n",
+                "config.toml line 1, `interfaces = [\"a/b\"]`: invalid interface name `a/b`: 1 to 15 bytes without white space, `/` and `:`",
+            ),
+            (
+                "[limits]\ntable_size = 65536\n",
+                "config.toml: limits.table_size = 65536 cannot be: it is a prime, such as 65537",
+            ),
+            ("[limits]\nbackends = 0\n", "config.toml: limits.backends = 0 cannot be: it is from 1 to 65535"),
+            (
+                "[limits]\nservices = 4096\ntable_size = 655357\n",
+                "config.toml: limits.table_size = 655357 cannot be: with services = 4096 the tables do not fit: lower one of them",
+            ),
+            (
+                "[limits]\nflows = -1\n",
+                "config.toml line 2, `flows = -1`: invalid value: integer `-1`, expected u32",
+            ),
+        ];
+        for (text, message) in cases {
+            assert_eq!(refusal(text), message);
+        }
+    }
+
+    #[test]
+    fn only_the_default_file_may_be_missing() {
+        let error = Config::load(Some(Path::new("/nonexistent/config.toml"))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot read the configuration /nonexistent/config.toml: No such file or directory (os error 2): name another with --config"
+        );
+    }
+
+    #[test]
+    fn primes_are_told_from_the_rest() {
+        let primes: Vec<_> = (0..30).filter(|&number| is_prime(number)).collect();
+        assert_eq!(primes, [2, 3, 5, 7, 11, 13, 17, 19, 23, 29]);
+        assert!(is_prime(65_537) && !is_prime(65_535));
+    }
+}

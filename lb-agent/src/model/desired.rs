@@ -1,0 +1,166 @@
+//! The whole desired state, and what must hold for it as a whole.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use super::endpoint::Endpoint;
+use super::keyword::Protocol;
+use super::name::ServiceName;
+use super::refusal::Refusal;
+use super::service::Service;
+use crate::config::Limits;
+
+/// Every service, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The services.
+    pub services: BTreeMap<ServiceName, Service>,
+}
+
+impl Desired {
+    /// The service of that name.
+    pub fn service(&self, name: &ServiceName) -> Result<&Service, Refusal> {
+        self.services.get(name).ok_or_else(|| Refusal::UnknownService(name.clone()))
+    }
+
+    /// The service of that name, to be changed.
+    pub fn service_mut(&mut self, name: &ServiceName) -> Result<&mut Service, Refusal> {
+        self.services.get_mut(name).ok_or_else(|| Refusal::UnknownService(name.clone()))
+    }
+
+    /// How many backends there are, over all services.
+    pub fn backend_count(&self) -> usize {
+        self.services.values().map(|service| service.endpoints().count()).sum()
+    }
+
+    /// Checks what concerns more than one object.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in the order of the services' names.
+    pub fn validate(&self, limits: &Limits) -> Result<(), Refusal> {
+        self.validate_limits(limits)?;
+        let vips = self.validate_vips()?;
+        let mut sharing: HashMap<(Endpoint, Protocol), usize> = HashMap::new();
+        for service in self.services.values() {
+            for endpoint in service.endpoints() {
+                validate_backend(service, endpoint, &vips)?;
+                let services = sharing.entry((endpoint, service.protocol)).or_default();
+                *services += 1;
+                if *services > Refusal::MAX_SHARED {
+                    return Err(Refusal::Shared(service.name.clone(), endpoint, service.protocol));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_limits(&self, limits: &Limits) -> Result<(), Refusal> {
+        let (services, backends) = (self.services.len(), self.backend_count());
+        if services > limits.services as usize {
+            return Err(Refusal::TooManyServices(services, limits.services));
+        }
+        if backends > limits.backends as usize {
+            return Err(Refusal::TooManyBackends(backends, limits.backends));
+        }
+        Ok(())
+    }
+
+    /// The virtual addresses with the first service that has each.
+    fn validate_vips(&self) -> Result<HashMap<IpAddr, &ServiceName>, Refusal> {
+        let mut taken: HashMap<(Endpoint, Protocol), &ServiceName> = HashMap::new();
+        let mut addresses = HashMap::new();
+        for service in self.services.values() {
+            addresses.entry(service.vip.ip()).or_insert(&service.name);
+            if let Some(other) = taken.insert((service.vip, service.protocol), &service.name) {
+                let (name, vip) = (service.name.clone(), service.vip);
+                return Err(Refusal::DuplicateVip(name, vip, service.protocol, other.clone()));
+            }
+        }
+        Ok(addresses)
+    }
+}
+
+fn validate_backend(
+    service: &Service,
+    endpoint: Endpoint,
+    vips: &HashMap<IpAddr, &ServiceName>,
+) -> Result<(), Refusal> {
+    if endpoint.ip().is_ipv4() != service.vip.ip().is_ipv4() {
+        return Err(Refusal::Family { service: service.name.clone(), backend: endpoint, vip: service.vip });
+    }
+    match vips.get(&endpoint.ip()) {
+        Some(owner) => Err(Refusal::BackendIsVip(service.name.clone(), endpoint, (*owner).clone())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::file;
+
+    fn refusal(state: &str, limits: Limits) -> String {
+        file::parse(state, "state").unwrap().validate(&limits).unwrap_err().to_string()
+    }
+
+    fn service(name: &str, vip: &str, backends: &[&str]) -> String {
+        let backends: String = backends
+            .iter()
+            .map(|address| format!("[[service.backend]]\naddress = \"{address}\"\n"))
+            .collect();
+        format!("[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\n{backends}")
+    }
+
+    #[test]
+    fn two_services_cannot_have_one_vip_and_protocol() {
+        let state = service("a", "10.0.0.1:80", &[]) + &service("b", "10.0.0.1:80", &[]);
+        assert_eq!(
+            refusal(&state, Limits::default()),
+            "service `b`: 10.0.0.1:80/tcp belongs to service `a` already: choose another address, port or protocol"
+        );
+        let state =
+            service("a", "10.0.0.1:80", &[]) + &service("b", "10.0.0.1:80", &[]) + "protocol = \"udp\"\n";
+        assert_eq!(file::parse(&state, "state").unwrap().validate(&Limits::default()), Ok(()));
+    }
+
+    #[test]
+    fn a_backend_is_of_its_vips_family() {
+        assert_eq!(
+            refusal(&service("a", "10.0.0.1:80", &["[fd00::2]:80"]), Limits::default()),
+            "service `a`: backend [fd00::2]:80 is IPv6, its VIP 10.0.0.1:80 is IPv4: both must be of one family"
+        );
+    }
+
+    #[test]
+    fn a_backend_is_no_vip_on_whatever_port() {
+        let state = service("a", "10.0.0.1:80", &["10.0.0.2:8080"]) + &service("b", "10.0.0.2:443", &[]);
+        assert_eq!(
+            refusal(&state, Limits::default()),
+            "service `a`: backend 10.0.0.2:8080 is a VIP, that of service `b`: name a server's own address"
+        );
+    }
+
+    #[test]
+    fn limits_are_named_with_their_key() {
+        let state = service("a", "10.0.0.1:80", &["10.0.1.1:80", "10.0.1.2:80"]);
+        assert_eq!(
+            refusal(&state, Limits { backends: 1, ..Limits::default() }),
+            "2 backends are more than `[limits] backends = 1`: remove some, or raise the limit in the configuration"
+        );
+        let state = state + &service("b", "10.0.0.1:81", &[]);
+        assert_eq!(
+            refusal(&state, Limits { services: 1, ..Limits::default() }),
+            "2 services are more than `[limits] services = 1`: remove some, or raise the limit in the configuration"
+        );
+    }
+
+    #[test]
+    fn an_endpoint_serves_eight_services_at_most() {
+        let state: String =
+            (1..=9).map(|n| service(&format!("s{n}"), &format!("10.0.0.1:{n}"), &["10.0.1.1:80"])).collect();
+        assert_eq!(
+            refusal(&state, Limits::default()),
+            "service `s9`: backend 10.0.1.1:80/tcp serves 8 services already: give it another address or port"
+        );
+    }
+}

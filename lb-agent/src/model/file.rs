@@ -1,0 +1,206 @@
+//! The state as a file: what `apply` takes and `export` prints.
+//!
+//! The printed form is canonical: every key in a fixed order, defaults written out, services and backends sorted.
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+
+use super::desired::Desired;
+use super::endpoint::Endpoint;
+use super::health::{Checks, HealthSpec};
+use super::keyword::{Admin, Mode, OnNoBackend, Protocol, Strategy, Track};
+use super::name::ServiceName;
+use super::quote::{Quoted, shorten};
+use super::refusal::Refusal;
+use super::service::{Backend, Service};
+use super::weight::Weight;
+
+/// A file that cannot be read: one line that names the file, the line and the reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct FileError(String);
+
+/// A state as typed, in TOML or JSON.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawState {
+    #[serde(default, rename = "service")]
+    services: Vec<RawService>,
+}
+
+/// A service as typed: what is absent takes its default.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawService {
+    name: ServiceName,
+    vip: Endpoint,
+    #[serde(default)]
+    protocol: Protocol,
+    #[serde(default)]
+    strategy: Strategy,
+    #[serde(default)]
+    mode: Mode,
+    #[serde(default)]
+    track: Track,
+    #[serde(default, rename = "on-no-backend")]
+    on_no_backend: OnNoBackend,
+    health: Option<Checks>,
+    #[serde(default, rename = "backend")]
+    backends: Vec<RawBackend>,
+}
+
+/// A backend as typed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawBackend {
+    /// Where requests go.
+    pub address: Endpoint,
+    #[serde(default)]
+    weight: Weight,
+    #[serde(default)]
+    admin: Admin,
+}
+
+/// Reads a state file. `origin` names it in errors.
+///
+/// # Errors
+/// Where it is not TOML, has an unknown key or a bad value, or names a service or backend twice.
+pub fn parse(text: &str, origin: &str) -> Result<Desired, FileError> {
+    let raw: RawState = read_toml(text, origin)?;
+    raw.desired().map_err(|refusal| FileError(format!("{origin}: {refusal}")))
+}
+
+/// Reads any TOML file, with an error that names the file, the line and what stands there.
+pub fn read_toml<'de, T: Deserialize<'de>>(text: &'de str, origin: &str) -> Result<T, FileError> {
+    toml::from_str(text).map_err(|error: toml::de::Error| FileError(describe(&error, text, origin)))
+}
+
+/// An error where a key stands at the top of a TOML file.
+pub fn refuse_key(text: &str, origin: &str, key: &str, reason: &str) -> Option<FileError> {
+    let table = toml::de::DeTable::parse(text).ok()?;
+    let (found, _) = table.get_ref().iter().find(|(name, _)| name.get_ref() == key)?;
+    Some(FileError(at(text, origin, found.span().start, reason)))
+}
+
+fn describe(error: &toml::de::Error, text: &str, origin: &str) -> String {
+    let reason = shorten(error.message(), 400);
+    let reason = reason.replace("unknown field", "unknown key").replace("missing field", "missing key");
+    match error.span() {
+        Some(span) => at(text, origin, span.start, &reason),
+        None => format!("{origin}: {reason}"),
+    }
+}
+
+/// A reason with the file, the line and what stands there.
+fn at(text: &str, origin: &str, offset: usize, reason: &str) -> String {
+    let before = text.as_bytes().get(..offset).unwrap_or_default();
+    let number = before.iter().filter(|&&byte| byte == b'\n').count();
+    match text.lines().nth(number).unwrap_or_default().trim() {
+        "" => format!("{origin} line {}: {reason}", number + 1),
+        line => format!("{origin} line {}, {}: {reason}", number + 1, Quoted(line)),
+    }
+}
+
+impl RawState {
+    /// The state it describes.
+    ///
+    /// # Errors
+    /// Where a name or an address stands there twice.
+    pub fn desired(self) -> Result<Desired, Refusal> {
+        let mut desired = Desired::default();
+        for raw in self.services {
+            let service = raw.service()?;
+            let name = service.name.clone();
+            if desired.services.insert(name.clone(), service).is_some() {
+                return Err(Refusal::RepeatedService(name));
+            }
+        }
+        Ok(desired)
+    }
+}
+
+impl RawService {
+    /// The service it describes.
+    ///
+    /// # Errors
+    /// Where a backend stands there twice.
+    pub fn service(self) -> Result<Service, Refusal> {
+        let mut service = Service {
+            strategy: self.strategy,
+            mode: self.mode,
+            track: self.track,
+            on_no_backend: self.on_no_backend,
+            ..Service::new(self.name, self.vip, self.protocol)
+        };
+        if let Some(health) = self.health {
+            service.health = health;
+        }
+        for raw in self.backends {
+            if service.backends.insert(raw.address, raw.backend()).is_some() {
+                return Err(Refusal::RepeatedBackend(service.name, raw.address));
+            }
+        }
+        Ok(service)
+    }
+}
+
+impl RawBackend {
+    /// The backend it describes, without its address.
+    pub fn backend(&self) -> Backend {
+        Backend { weight: self.weight, admin: self.admin }
+    }
+}
+
+/// Prints a state. Backends that are being removed are no longer part of what is wanted, and left out.
+pub fn print(desired: &Desired) -> String {
+    let mut text = String::new();
+    for service in desired.services.values() {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        // Writing to a string cannot fail.
+        let _ = print_service(&mut text, service);
+    }
+    text
+}
+
+// No value needs escaping: names, addresses and words are plain by construction.
+fn print_service(text: &mut String, service: &Service) -> std::fmt::Result {
+    writeln!(text, "[[service]]")?;
+    writeln!(text, "name = \"{}\"", service.name)?;
+    writeln!(text, "vip = \"{}\"", service.vip)?;
+    writeln!(text, "protocol = \"{}\"", service.protocol)?;
+    writeln!(text, "strategy = \"{}\"", service.strategy)?;
+    writeln!(text, "mode = \"{}\"", service.mode)?;
+    writeln!(text, "track = \"{}\"", service.track)?;
+    writeln!(text, "on-no-backend = \"{}\"", service.on_no_backend)?;
+    if service.health.is_empty() {
+        writeln!(text, "\n[service.health]\ntype = \"none\"")?;
+    }
+    for check in service.health.iter() {
+        let header = if service.health.len() == 1 { "[service.health]" } else { "[[service.health]]" };
+        writeln!(text, "\n{header}")?;
+        print_check(text, check)?;
+    }
+    for (address, backend) in &service.backends {
+        writeln!(text, "\n[[service.backend]]")?;
+        writeln!(text, "address = \"{address}\"")?;
+        writeln!(text, "weight = {}", backend.weight)?;
+        writeln!(text, "admin = \"{}\"", backend.admin)?;
+    }
+    Ok(())
+}
+
+fn print_check(text: &mut String, check: &HealthSpec) -> std::fmt::Result {
+    writeln!(text, "type = \"{}\"", check.kind)?;
+    writeln!(text, "interval = \"{}\"", check.interval)?;
+    writeln!(text, "timeout = \"{}\"", check.timeout)?;
+    writeln!(text, "rise = {}", check.rise)?;
+    writeln!(text, "fall = {}", check.fall)?;
+    check.port.map_or(Ok(()), |port| writeln!(text, "port = {port}"))
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+pub(super) mod tests;

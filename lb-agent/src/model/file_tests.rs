@@ -1,0 +1,168 @@
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+use crate::model::health::HealthArgument;
+use crate::model::health::tests::any_spec;
+
+fn any_endpoint() -> impl proptest::strategy::Strategy<Value = Endpoint> {
+    let v4 =
+        (any::<[u8; 4]>(), 1..=u16::MAX).prop_map(|(ip, port)| SocketAddr::from((Ipv4Addr::from(ip), port)));
+    let v6 =
+        (any::<[u8; 16]>(), 1..=u16::MAX).prop_map(|(ip, port)| SocketAddr::from((Ipv6Addr::from(ip), port)));
+    prop_oneof![v4, v6].prop_filter_map("not a host's address", |socket| socket.to_string().parse().ok())
+}
+
+fn any_checks() -> impl proptest::strategy::Strategy<Value = Checks> {
+    vec(any_spec(), 0..3).prop_filter_map("the same check twice", |checks| {
+        Checks::new(checks.into_iter().map(HealthArgument::Check)).ok()
+    })
+}
+
+fn any_service() -> impl proptest::strategy::Strategy<Value = Service> {
+    let backend = (any::<u16>(), select(Admin::ALL))
+        .prop_map(|(weight, admin)| Backend { weight: Weight::from(weight), admin });
+    let words = (select(Protocol::ALL), select(super::Strategy::ALL), select(OnNoBackend::ALL));
+    ("[A-Za-z0-9._-]{1,63}", any_endpoint(), words, any_checks(), btree_map(any_endpoint(), backend, 0..4))
+        .prop_map(|(name, vip, (protocol, strategy, on_no_backend), health, backends)| Service {
+            strategy,
+            on_no_backend,
+            health,
+            backends,
+            ..Service::new(name.parse().unwrap(), vip, protocol)
+        })
+}
+
+/// Any state as far as its file is concerned; not every one of them passes [`Desired::validate`].
+pub(crate) fn any_state() -> impl proptest::strategy::Strategy<Value = Desired> {
+    vec(any_service(), 0..4).prop_map(|services| Desired {
+        services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
+    })
+}
+
+fn error(text: &str) -> String {
+    parse(text, "state.toml").unwrap_err().to_string()
+}
+
+const SERVICE: &str = "[[service]]\nname = \"web\"\nvip = \"10.0.0.100:80\"\n";
+
+#[test]
+fn what_is_absent_takes_its_default_and_is_printed() {
+    let text = format!("{SERVICE}[[service.backend]]\naddress = \"10.0.1.11:8080\"\n");
+    let printed = print(&parse(&text, "state.toml").unwrap());
+    let expected = r#"[[service]]
+name = "web"
+vip = "10.0.0.100:80"
+protocol = "tcp"
+strategy = "maglev"
+mode = "dnat"
+track = "full"
+on-no-backend = "reset"
+
+[service.health]
+type = "tcp"
+interval = "2s"
+timeout = "1s"
+rise = 2
+fall = 3
+
+[[service.backend]]
+address = "10.0.1.11:8080"
+weight = 1
+admin = "enabled"
+"#;
+    assert_eq!(printed, expected);
+}
+
+#[test]
+fn order_does_not_matter_to_what_is_printed() {
+    let backend = |last| format!("[[service.backend]]\naddress = \"10.0.1.{last}:80\"\n");
+    let one = format!("{SERVICE}{}{}", backend(2), backend(11));
+    let other = format!("{SERVICE}{}{}", backend(11), backend(2));
+    assert_eq!(print(&parse(&one, "a").unwrap()), print(&parse(&other, "b").unwrap()));
+}
+
+#[test]
+fn json_has_the_same_keys() {
+    let json = r#"{"service": [{"name": "web", "vip": "10.0.0.100:80", "health": "none", "on-no-backend": "drop",
+        "backend": [{"address": "10.0.1.11:8080", "weight": 3}]}]}"#;
+    let toml = format!(
+        "{SERVICE}on-no-backend = \"drop\"\nhealth.type = \"none\"\n[[service.backend]]\naddress = \"10.0.1.11:8080\"\nweight = 3\n"
+    );
+    let raw: RawState = serde_json::from_str(json).unwrap();
+    assert_eq!(raw.desired().unwrap(), parse(&toml, "state.toml").unwrap());
+}
+
+#[test]
+fn each_bad_file_has_its_message() {
+    let cases = [
+        (
+            format!("{SERVICE}colour = \"red\"\n"),
+            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `track`, `on-no-backend`, `health`, `backend`",
+        ),
+        (
+            format!("{SERVICE}strategy = \"round-robin\"\n"),
+            "state.toml line 4, `strategy = \"round-robin\"`: unknown strategy `round-robin`: valid are maglev, consistent-hash",
+        ),
+        (
+            format!("{SERVICE}mode = \"l2-dsr\"\n"),
+            "state.toml line 4, `mode = \"l2-dsr\"`: unknown mode `l2-dsr`: valid are dnat",
+        ),
+        (
+            "[[service]]\nname = \"a b\"\n".to_owned(),
+            "state.toml line 2, `name = \"a b\"`: invalid service name `a b`: use 1 to 63 of the characters A-Z a-z 0-9 . _ -",
+        ),
+        ("[[service]]\nname = \"web\"\n".to_owned(), "state.toml line 1, `[[service]]`: missing key `vip`"),
+        (
+            format!("{SERVICE}[[service.backend]]\naddress = \"10.0.1.11:0\"\n"),
+            "state.toml line 5, `address = \"10.0.1.11:0\"`: invalid address `10.0.1.11:0`: the port must be a number from 1 to 65535",
+        ),
+        (
+            format!("{SERVICE}[[service.backend]]\naddress = \"10.0.1.11:80\"\nweight = 65536\n"),
+            "state.toml line 6, `weight = 65536`: invalid weight `65536`: it is a whole number from 0 to 65535",
+        ),
+        (
+            format!("{SERVICE}[service.health]\ntype = \"http\"\n"),
+            "state.toml line 4, `[service.health]`: unknown health type `http`: valid are tcp, none",
+        ),
+        (
+            format!("{SERVICE}[service.health]\ntype = \"tcp\"\nfall = 0\n"),
+            "state.toml line 4, `[service.health]`: invalid health fall `0`: it is a whole number from 1 to 100",
+        ),
+        (format!("{SERVICE}{SERVICE}"), "state.toml: service `web` is declared twice"),
+        (
+            format!("{SERVICE}{0}{0}", "[[service.backend]]\naddress = \"10.0.1.11:80\"\n"),
+            "state.toml: backend 10.0.1.11:80 of service `web` is declared twice",
+        ),
+        ("[[service]\n".to_owned(), "state.toml line 1, `[[service]`: unclosed array table, expected `]`"),
+    ];
+    for (text, message) in cases {
+        assert_eq!(error(&text), message);
+    }
+}
+
+#[test]
+fn a_huge_key_or_name_makes_a_short_message() {
+    let huge = "x".repeat(100_000);
+    for text in [format!("{huge} = 1\n"), format!("[[service]]\nname = \"{huge}\"\n"), huge] {
+        assert!(error(&text).len() < 1000);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_state_survives_its_file(state in any_state()) {
+        let text = print(&state);
+        let read = parse(&text, "state.toml").unwrap();
+        prop_assert_eq!(print(&read), text);
+        prop_assert_eq!(read, state);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "(\\[\\[service\\]\\]\n|[a-z]{1,8} = [\"0-9a-z:.]{0,12}\n|.{0,8}){0,6}") {
+        drop(parse(&text, "state.toml"));
+    }
+}

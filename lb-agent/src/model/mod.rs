@@ -1,0 +1,31 @@
+//! The desired state: what the operator asked for, validated.
+//!
+//! Every value type here can only be made by parsing, so whoever holds one holds a valid one. What concerns several
+//! objects at once (duplicates, families, limits) is checked by [`Desired::validate`], on whatever way a change came.
+
+mod change;
+mod desired;
+mod diff;
+mod endpoint;
+pub mod file;
+mod health;
+mod keyword;
+mod name;
+mod period;
+mod quote;
+mod refusal;
+mod service;
+mod weight;
+
+pub use change::{Change, Removal, ServiceChange};
+pub use desired::Desired;
+pub use diff::differences;
+pub use endpoint::Endpoint;
+pub use health::{Checks, HealthArgument, HealthSpec};
+pub use keyword::{Admin, HealthType, Mode, OnNoBackend, Protocol, Strategy, Track, UnknownKeyword};
+pub use name::ServiceName;
+pub use period::Period;
+pub use quote::{Quoted, shorten};
+pub use refusal::Refusal;
+pub use service::{Backend, Removing, Service};
+pub use weight::Weight;

@@ -1,0 +1,69 @@
+//! Why a change is refused.
+
+use super::endpoint::Endpoint;
+use super::keyword::Protocol;
+use super::name::ServiceName;
+
+/// A change that cannot be made. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No service has that name.
+    #[error("unknown service `{0}`: `lb-agent service list` shows those that there are")]
+    UnknownService(ServiceName),
+    /// The service has no such backend.
+    #[error("service `{0}` has no backend {1}: `lb-agent backend list {0}` shows those that it has")]
+    UnknownBackend(ServiceName, Endpoint),
+    /// The name is taken.
+    #[error("service `{0}` exists already: change it with `lb-agent service set`, or choose another name")]
+    DuplicateService(ServiceName),
+    /// The service has the backend already.
+    #[error("service `{0}` has backend {1} already: change it with `lb-agent backend set`")]
+    DuplicateBackend(ServiceName, Endpoint),
+    /// A document has the service twice.
+    #[error("service `{0}` is declared twice")]
+    RepeatedService(ServiceName),
+    /// A document has the backend twice within a service.
+    #[error("backend {1} of service `{0}` is declared twice")]
+    RepeatedBackend(ServiceName, Endpoint),
+    /// Two services would answer for the same packets.
+    #[error(
+        "service `{0}`: {1}/{2} belongs to service `{3}` already: choose another address, port or protocol"
+    )]
+    DuplicateVip(ServiceName, Endpoint, Protocol, ServiceName),
+    /// Addresses are rewritten within a family only.
+    #[error("service `{service}`: backend {backend} is {}, its VIP {vip} is {}: both must be of one family", backend.family(), vip.family())]
+    Family {
+        /// The service.
+        service: ServiceName,
+        /// The backend's address.
+        backend: Endpoint,
+        /// The service's.
+        vip: Endpoint,
+    },
+    /// Packets would come back to the balancer.
+    #[error("service `{0}`: backend {1} is a VIP, that of service `{2}`: name a server's own address")]
+    BackendIsVip(ServiceName, Endpoint, ServiceName),
+    /// The data plane walks the services of an endpoint, and its walk is bounded.
+    #[error("service `{0}`: backend {1}/{2} serves {max} services already: give it another address or port", max = Refusal::MAX_SHARED)]
+    Shared(ServiceName, Endpoint, Protocol),
+    /// The table for services is full.
+    #[error(
+        "{0} services are more than `[limits] services = {1}`: remove some, or raise the limit in the configuration"
+    )]
+    TooManyServices(usize, u32),
+    /// The table for backends is full.
+    #[error(
+        "{0} backends are more than `[limits] backends = {1}`: remove some, or raise the limit in the configuration"
+    )]
+    TooManyBackends(usize, u32),
+    /// It is on its way out.
+    #[error(
+        "backend {1} of service `{0}` is being removed: keep it with `lb-agent backend enable {0} {1}` first"
+    )]
+    BeingRemoved(ServiceName, Endpoint),
+}
+
+impl Refusal {
+    /// Services that one backend endpoint can serve.
+    pub const MAX_SHARED: usize = lb_common::backend::MAX_SIBLINGS;
+}

@@ -1,0 +1,76 @@
+//! A service and its backends, as the operator wants them.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::endpoint::Endpoint;
+use super::health::Checks;
+use super::keyword::{Admin, Mode, OnNoBackend, Protocol, Strategy, Track};
+use super::name::ServiceName;
+use super::weight::Weight;
+
+/// A virtual address, port and protocol, and the backends that its flows are spread over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Names it, uniquely.
+    pub name: ServiceName,
+    /// What clients send to. Unique together with the protocol.
+    pub vip: Endpoint,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// How new flows are spread.
+    pub strategy: Strategy,
+    /// How packets get to the backends.
+    pub mode: Mode,
+    /// Which flows are remembered.
+    pub track: Track,
+    /// What a new flow meets while no backend takes traffic.
+    pub on_no_backend: OnNoBackend,
+    /// What decides whether a backend is fit.
+    pub health: Checks,
+    /// Those that belong to it.
+    pub backends: BTreeMap<Endpoint, Backend>,
+    /// Those that were taken out and still have flows. None of them is in `backends` too.
+    pub removing: BTreeMap<Endpoint, Removing>,
+}
+
+/// One server behind one service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backend {
+    /// Share of new flows.
+    pub weight: Weight,
+    /// What the operator wants of it.
+    pub admin: Admin,
+}
+
+/// A backend that drains and goes with its last flow, or when its time is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removing {
+    /// The weight it had, for the case that it is kept after all.
+    pub weight: Weight,
+    /// When it goes, flows or not. Wall-clock time: it outlives the agent.
+    pub deadline: SystemTime,
+}
+
+impl Service {
+    /// A service with nothing but defaults, and no backends.
+    pub fn new(name: ServiceName, vip: Endpoint, protocol: Protocol) -> Self {
+        Self {
+            name,
+            vip,
+            protocol,
+            strategy: Strategy::default(),
+            mode: Mode::default(),
+            track: Track::default(),
+            on_no_backend: OnNoBackend::default(),
+            health: Checks::default_of(protocol),
+            backends: BTreeMap::new(),
+            removing: BTreeMap::new(),
+        }
+    }
+
+    /// The addresses of all backends that packets may still go to, in order of neither.
+    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        self.backends.keys().chain(self.removing.keys()).copied()
+    }
+}
