@@ -16,7 +16,7 @@ use crate::netns::Namespace;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Every connection is used once in this time.
-const ROUND: Duration = Duration::from_millis(250);
+const ROUND: Duration = Duration::from_millis(100);
 
 /// Held connections; dropping closes them.
 #[derive(Debug)]

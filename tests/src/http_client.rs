@@ -4,6 +4,9 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, bind, connect, socket_with};
+
 use crate::bulk::{Checksum, Pattern};
 
 /// A connection to a server of [`crate::server`], or to anything that speaks HTTP/1.1 with content lengths.
@@ -26,7 +29,24 @@ impl HttpClient {
     /// # Errors
     /// As connect(2).
     pub fn connect(target: SocketAddr, timeout: Duration) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&target, timeout)?;
+        Self::over(TcpStream::connect_timeout(&target, timeout)?, target, timeout)
+    }
+
+    /// Connects from a given address and port.
+    ///
+    /// # Errors
+    /// As bind(2) and connect(2).
+    pub fn connect_from(local: SocketAddr, target: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        bind(&socket, &SocketAddrAny::from(local))?;
+        // A blocking connect(2) obeys the send timeout.
+        set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
+        connect(&socket, &SocketAddrAny::from(target))?;
+        Self::over(socket.into(), target, timeout)
+    }
+
+    fn over(stream: TcpStream, target: SocketAddr, timeout: Duration) -> io::Result<Self> {
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
         stream.set_nodelay(true)?;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +20,10 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the answer to a datagram may take: nobody sends a lost one again, so waiting longer changes nothing.
 const UDP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The ports that UDP requests come from. As many as there can be: see [`Ledger::new_udp_flow`].
+const FIRST_UDP_PORT: u16 = 10_000;
+const UDP_PORTS: u16 = 50_000;
 
 /// Payload of a UDP request.
 const UDP_BYTES: usize = 64;
@@ -56,6 +60,8 @@ pub struct Load {
 #[derive(Debug, Default)]
 struct Ledger {
     stop: AtomicBool,
+    /// UDP flows begun so far.
+    udp_flows: AtomicU16,
     book: Mutex<Book>,
 }
 
@@ -127,6 +133,36 @@ impl Ledger {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn request(&self, plan: Plan) -> Outcome {
+        let mut client = None;
+        let mut attempt = || match plan.transport {
+            Transport::Tcp => {
+                let http = HttpClient::connect(plan.target, TCP_TIMEOUT)?;
+                client = Some(http.local_addr()?);
+                http.get_and_close()
+            }
+            Transport::Udp => {
+                let mut udp = self.new_udp_flow(plan.target)?;
+                client = Some(udp.local_addr()?);
+                udp.ask(UDP_BYTES)
+            }
+        };
+        let answer = attempt();
+        Outcome { client, answer }
+    }
+
+    /// Takes the ports one after the other. The kernel would choose at random and soon one that was used a moment ago,
+    /// which to the balancer is the old flow: UDP has no end that it could see.
+    fn new_udp_flow(&self, target: SocketAddr) -> io::Result<UdpClient> {
+        loop {
+            let port = FIRST_UDP_PORT + self.udp_flows.fetch_add(1, Ordering::Relaxed) % UDP_PORTS;
+            match UdpClient::connect_from(port, target, UDP_TIMEOUT) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                result => return result,
+            }
+        }
+    }
+
     fn record(&self, started: Instant, target: SocketAddr, outcome: Outcome) {
         let ended = Instant::now();
         let mut book = self.book();
@@ -160,7 +196,7 @@ fn spawn_worker(
             std::thread::sleep(next.saturating_duration_since(now));
             next = next.max(now) + interval;
             let started = Instant::now();
-            ledger.record(started, plan.target, request(plan));
+            ledger.record(started, plan.target, ledger.request(plan));
         }
     })
 }
@@ -168,22 +204,4 @@ fn spawn_worker(
 struct Outcome {
     client: Option<SocketAddr>,
     answer: io::Result<String>,
-}
-
-fn request(plan: Plan) -> Outcome {
-    let mut client = None;
-    let mut attempt = || match plan.transport {
-        Transport::Tcp => {
-            let http = HttpClient::connect(plan.target, TCP_TIMEOUT)?;
-            client = Some(http.local_addr()?);
-            http.get_and_close()
-        }
-        Transport::Udp => {
-            let mut udp = UdpClient::connect(plan.target, UDP_TIMEOUT)?;
-            client = Some(udp.local_addr()?);
-            udp.ask(UDP_BYTES)
-        }
-    };
-    let answer = attempt();
-    Outcome { client, answer }
 }

@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use rustix::net::sockopt;
+
 /// A socket connected to a service: it takes answers from the VIP alone, so an answer whose source was not translated
 /// back is an answer that never comes.
 #[derive(Debug)]
@@ -18,9 +20,17 @@ impl UdpClient {
     /// # Errors
     /// When there is no route to the target.
     pub fn connect(target: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        Self::connect_from(0, target, timeout)
+    }
+
+    /// Opens a socket on a given port; 0 lets the kernel choose.
+    ///
+    /// # Errors
+    /// When the port is taken or there is no route to the target.
+    pub fn connect_from(port: u16, target: SocketAddr, timeout: Duration) -> io::Result<Self> {
         let any: SocketAddr = match target {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
         };
         let socket = UdpSocket::bind(any)?;
         socket.set_read_timeout(Some(timeout))?;
@@ -34,6 +44,18 @@ impl UdpClient {
     /// As getsockname(2).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    /// Sends a datagram that may pass so many hops, and does not wait for an answer.
+    ///
+    /// # Errors
+    /// As send(2).
+    pub fn send_with_hops(&self, hops: u8, payload: &[u8]) -> io::Result<()> {
+        match self.socket.local_addr()? {
+            SocketAddr::V4(_) => self.socket.set_ttl(hops.into())?,
+            SocketAddr::V6(_) => sockopt::set_ipv6_unicast_hops(&self.socket, Some(hops))?,
+        }
+        self.socket.send(payload).map(drop)
     }
 
     /// Sends a datagram of `length` bytes and waits for its answer; returns the backend's name.

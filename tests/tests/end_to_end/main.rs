@@ -1,0 +1,28 @@
+//! End to end: real programs and real traffic through a real agent, in network namespaces.
+//!
+//! | module | what it asks |
+//! |---|---|
+//! | `programs` | do curl, nginx, wrk and iperf3 work through a VIP? |
+//! | `volume` | do ten thousand connections and a gigabyte arrive whole? |
+//! | `packets` | path MTU, ping, fragments, time-to-live, no backend |
+//! | `changes` | does a change of backends, weights or strategy disturb traffic? |
+//! | `health` | is a dead backend taken out, and taken in again? |
+//! | `restarts` | does traffic outlive the agent, and does `detach` leave nothing? |
+//! | `vips` | does the agent own the addresses that it added, and no others? |
+
+#[cfg(test)]
+mod changes;
+#[cfg(test)]
+mod health;
+#[cfg(test)]
+mod packets;
+#[cfg(test)]
+mod programs;
+#[cfg(test)]
+mod restarts;
+#[cfg(test)]
+mod traffic;
+#[cfg(test)]
+mod vips;
+#[cfg(test)]
+mod volume;

@@ -1,0 +1,97 @@
+//! Traffic that the other modules put on the balancer, and what they ask of it.
+
+use std::time::Duration;
+
+use lb_tests::held::Held;
+use lb_tests::load::{Load, Plan, Transport};
+use lb_tests::setup::{Setup, echo_vip, web_vip};
+use lb_tests::tally::Tally;
+use lb_tests::topology::{Family, checksum_errors};
+use lb_tests::wait;
+
+/// Long enough for anything that should happen at once.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+/// Long-lived connections of each family.
+const HELD: usize = 20;
+
+/// Load on all four services, and long-lived connections to the `web` services.
+pub(crate) struct Traffic {
+    loads: Vec<Load>,
+    held: Vec<Held>,
+}
+
+impl Traffic {
+    pub(crate) fn start(setup: &Setup) -> Self {
+        let mut traffic = Self { loads: Vec::new(), held: Vec::new() };
+        for family in Family::BOTH {
+            traffic.held.push(Held::open(&setup.lab.client, web_vip(family), HELD).unwrap());
+            for (transport, target) in [(Transport::Tcp, web_vip(family)), (Transport::Udp, echo_vip(family))]
+            {
+                let plan = Plan { transport, target, workers: 4, per_second: 200 };
+                traffic.loads.push(Load::start(&setup.lab.client, plan).unwrap());
+            }
+        }
+        traffic
+    }
+
+    /// Waits until that many more requests have ended, and returns what came of them.
+    pub(crate) fn next(&self, requests: u64) -> Tally {
+        let before = self.tally();
+        let what = format!("{requests} more requests have ended");
+        wait::until_true(Duration::from_secs(60), &what, || {
+            self.tally().requests >= before.requests + requests
+        })
+        .unwrap();
+        self.tally().since(&before)
+    }
+
+    /// [`Traffic::next`] after all that was under way has ended: what is counted was begun after the call.
+    pub(crate) fn next_begun(&self, requests: u64) -> Tally {
+        // More requests than there are workers on each service, so every worker has begun a new one.
+        self.next(200);
+        self.next(requests)
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        let mut sum = Tally::default();
+        self.loads.iter().for_each(|load| sum += load.tally());
+        sum
+    }
+
+    /// Long-lived connections that stand, by backend.
+    pub(crate) fn standing(&self, backend: &str) -> usize {
+        self.held.iter().map(|held| held.spread().get(backend).copied().unwrap_or(0)).sum()
+    }
+
+    /// Closes the long-lived connections to a backend.
+    pub(crate) fn hang_up(&self, backend: &str) {
+        self.held.iter().for_each(|held| held.hang_up(backend));
+    }
+
+    /// No request failed, and no long-lived connection broke or moved.
+    pub(crate) fn assert_undisturbed(&self) {
+        let failures: Vec<_> = self.loads.iter().flat_map(|load| load.failures_from(0)).collect();
+        assert!(failures.is_empty(), "{} requests failed, such as {}", failures.len(), failures[0]);
+        self.assert_lost_only_with(&[]);
+    }
+
+    /// No long-lived connection broke or moved, other than those that broke with these backends.
+    pub(crate) fn assert_lost_only_with(&self, backends: &[&str]) {
+        for held in &self.held {
+            let lost = held.lost().unwrap();
+            let unexpected = |lost: &&lb_tests::held::Lost| {
+                !backends.contains(&lost.backend.as_str()) || lost.reason.starts_with("moved")
+            };
+            let unexpected: Vec<_> = lost.iter().filter(unexpected).collect();
+            assert!(unexpected.is_empty(), "{unexpected:?}");
+        }
+    }
+}
+
+/// No end host has counted a wrong checksum.
+pub(crate) fn assert_no_checksum_errors(setup: &Setup) {
+    for (name, host) in setup.lab.end_hosts() {
+        assert_eq!(checksum_errors(host).unwrap(), 0, "{name} got packets with wrong checksums");
+    }
+}
