@@ -4,12 +4,19 @@
 //! answers with a [`Plan`] that can be printed, and carries the plan out in an order in which every prefix
 //! is safe. Nothing above this seam knows of maps, identifiers or slots.
 
+mod announce;
 mod arrays;
+mod ethtool;
 mod execute;
 mod identity;
+mod links;
+mod netlink;
 mod observed;
 mod plan;
+mod sweep;
+mod sysctl;
 mod tables;
+mod vip;
 
 use std::fmt;
 use std::net::SocketAddr;
