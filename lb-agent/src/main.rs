@@ -2,6 +2,8 @@
 
 mod config;
 mod datapath;
+mod health;
 mod model;
+mod store;
 
 fn main() {}

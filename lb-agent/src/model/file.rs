@@ -102,6 +102,12 @@ fn at(text: &str, origin: &str, offset: usize, reason: &str) -> String {
     }
 }
 
+impl From<Vec<RawService>> for RawState {
+    fn from(services: Vec<RawService>) -> Self {
+        Self { services }
+    }
+}
+
 impl RawState {
     /// The state it describes.
     ///
@@ -203,4 +209,4 @@ fn print_check(text: &mut String, check: &HealthSpec) -> std::fmt::Result {
 
 #[cfg(test)]
 #[path = "file_tests.rs"]
-pub(super) mod tests;
+pub(crate) mod tests;

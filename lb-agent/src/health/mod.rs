@@ -1,0 +1,58 @@
+//! Whether backends are fit: what is due when ([`Scheduler`], which does no I/O), and the checks themselves.
+
+mod scheduler;
+mod tcp;
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::model::HealthType;
+pub use scheduler::{Check, Health, Probe, Scheduler, Transition};
+
+/// What a check found: nothing to say, or why it failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeResult {
+    /// Of the probe that it answers.
+    pub id: u64,
+    /// Why it failed, if it did.
+    pub outcome: Result<(), String>,
+}
+
+/// Carries probes out.
+pub trait Prober: Send {
+    /// Starts a probe; its result is to be found in the channel later.
+    fn start(&mut self, probe: Probe, results: &mpsc::Sender<ProbeResult>);
+}
+
+/// Probes over the network, each a task of its own: a slow one delays no other.
+pub struct NetworkProber {
+    runtime: Handle,
+    /// Bounds the descriptors in use.
+    permits: Arc<Semaphore>,
+}
+
+impl NetworkProber {
+    /// Checks under way at once: a quarter of the descriptors that a process commonly has.
+    const CONCURRENT: usize = 256;
+
+    /// Probes that run on that runtime.
+    pub fn new(runtime: Handle) -> Self {
+        Self { runtime, permits: Arc::new(Semaphore::new(Self::CONCURRENT)) }
+    }
+}
+
+impl Prober for NetworkProber {
+    fn start(&mut self, probe: Probe, results: &mpsc::Sender<ProbeResult>) {
+        let (permits, results) = (Arc::clone(&self.permits), results.clone());
+        self.runtime.spawn(async move {
+            // Neither is ever closed while the agent runs; when it stops, nobody waits for the result.
+            let Ok(_permit) = permits.acquire().await else { return };
+            let outcome = match probe.check.spec.kind {
+                HealthType::Tcp => tcp::connect(probe.check.target, probe.check.spec.timeout).await,
+            };
+            let _ = results.send(ProbeResult { id: probe.id, outcome }).await;
+        });
+    }
+}

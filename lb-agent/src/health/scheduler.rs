@@ -1,0 +1,226 @@
+//! Which check is due, and what its results mean. No I/O, no clock: the time is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{HealthSpec, HealthType};
+
+/// One thing that is checked. Backends that share it are checked once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Check {
+    /// Where.
+    pub target: SocketAddr,
+    /// How.
+    pub spec: HealthSpec,
+}
+
+/// What is known of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// No check has decided yet, or there is none.
+    #[default]
+    Unknown,
+    /// Its checks pass.
+    Healthy,
+    /// They failed often enough.
+    Unhealthy,
+}
+
+/// A check to be carried out now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// To be given back with the result.
+    pub id: u64,
+    /// What to do.
+    pub check: Check,
+}
+
+/// A check that means something else than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Which one.
+    pub check: Check,
+    /// What it means now.
+    pub to: Health,
+    /// What the result was that decided.
+    pub reason: String,
+}
+
+/// What is due when, and the state of every check.
+#[derive(Debug, Default)]
+pub struct Scheduler {
+    checks: BTreeMap<Check, State>,
+    due: BTreeSet<(Instant, Check)>,
+    in_flight: BTreeMap<u64, Check>,
+    next_id: u64,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    health: Health,
+    /// Results in a row that contradict the health.
+    streak: u8,
+    started: Option<Instant>,
+    next: Next,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Due(Instant),
+    /// Waiting for the result of the probe with that id.
+    Result(u64),
+}
+
+impl Health {
+    /// As the API has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl Scheduler {
+    /// Checks these from now on, and nothing else. New ones are due at once; one that replaces another of the same
+    /// target and type takes over what was known, or a change of the interval would give a dead backend traffic.
+    pub fn set(&mut self, wanted: &BTreeSet<Check>, now: Instant) {
+        let known: BTreeMap<Check, Health> =
+            wanted.iter().map(|check| (*check, self.health(check))).collect();
+        let Self { checks, due, in_flight, .. } = self;
+        checks.retain(|check, state| {
+            let keep = wanted.contains(check);
+            match state.next {
+                Next::Due(at) if !keep => drop(due.remove(&(at, *check))),
+                Next::Result(id) if !keep => drop(in_flight.remove(&id)),
+                _ => {}
+            }
+            keep
+        });
+        for (check, health) in known {
+            checks.entry(check).or_insert_with(|| {
+                due.insert((now, check));
+                State { health, streak: 0, started: None, next: Next::Due(now) }
+            });
+        }
+    }
+
+    /// What is known, from this very check or from another of the same target and type.
+    pub fn health(&self, check: &Check) -> Health {
+        let same = |(other, _): &(&Check, &State)| other.spec.kind == check.spec.kind;
+        let state = self.checks.get(check).or_else(|| {
+            let of_target = self.checks.range(Check::first_of(check.target)..);
+            of_target.take_while(|(other, _)| other.target == check.target).find(same).map(|(_, state)| state)
+        });
+        state.map_or(Health::Unknown, |state| state.health)
+    }
+
+    /// When to ask for the next probe.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// A probe that is due. To be called until there is none.
+    pub fn next_probe(&mut self, now: Instant) -> Option<Probe> {
+        let (_, check) = self.due.first().filter(|(at, _)| *at <= now).copied()?;
+        self.due.pop_first();
+        let id = self.next_id;
+        self.next_id += 1;
+        self.in_flight.insert(id, check);
+        let state = self.checks.get_mut(&check)?;
+        state.next = Next::Result(id);
+        // The second check comes early, by a share of the interval that is the check's own: backends that were added
+        // together are not checked together for ever.
+        let interval = check.spec.interval.duration();
+        state.started = Some(match state.started {
+            None => now.checked_sub(check.phase(interval / 2)).unwrap_or(now),
+            Some(_) => now,
+        });
+        Some(Probe { id, check })
+    }
+
+    /// Takes a result. One of a check that is no longer wanted means nothing.
+    pub fn handle_result(
+        &mut self,
+        id: u64,
+        outcome: Result<(), String>,
+        now: Instant,
+    ) -> Option<Transition> {
+        let check = self.in_flight.remove(&id)?;
+        let state = self.checks.get_mut(&check)?;
+        let due = state.started.unwrap_or(now) + check.spec.interval.duration();
+        state.next = Next::Due(due.max(now));
+        self.due.insert((due.max(now), check));
+        let to = state.judge(&check.spec, outcome.is_ok())?;
+        let reason =
+            outcome.err().unwrap_or_else(|| format!("{} connect to {}", check.spec.kind, check.target));
+        Some(Transition { check, to, reason })
+    }
+}
+
+impl State {
+    /// Counts a result; what the check means now, if that has changed.
+    fn judge(&mut self, spec: &HealthSpec, passed: bool) -> Option<Health> {
+        let (confirmed, other, needed) = match passed {
+            // A backend that nothing is known of has traffic already: one passed check settles it.
+            true if self.health == Health::Unknown => (false, Health::Healthy, 1),
+            true => (self.health == Health::Healthy, Health::Healthy, spec.rise),
+            false => (self.health == Health::Unhealthy, Health::Unhealthy, spec.fall),
+        };
+        if confirmed {
+            self.streak = 0;
+            return None;
+        }
+        self.streak = self.streak.saturating_add(1);
+        if self.streak < needed {
+            return None;
+        }
+        self.streak = 0;
+        self.health = other;
+        Some(other)
+    }
+}
+
+impl Check {
+    /// Not after any other of that target, in the order of checks.
+    fn first_of(target: SocketAddr) -> Self {
+        let zero = crate::model::Period::from_millis(0);
+        let kind = HealthType::ALL.iter().min().copied().unwrap_or_default();
+        Self {
+            target,
+            spec: HealthSpec { kind, interval: zero, timeout: zero, rise: 0, fall: 0, port: None },
+        }
+    }
+
+    /// A part of `span` that depends on nothing but the check.
+    fn phase(&self, span: Duration) -> Duration {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        span.mul_f64((hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+
+    /// The check of a backend: at its own port unless the specification names another.
+    pub fn of(backend: SocketAddr, spec: HealthSpec) -> Self {
+        let ip: IpAddr = backend.ip();
+        let port = spec.port.map_or(backend.port(), std::num::NonZeroU16::get);
+        // Two services that name the same port in two ways share the check.
+        Self { target: SocketAddr::new(ip, port), spec: HealthSpec { port: None, ..spec } }
+    }
+}
+
+#[cfg(test)]
+#[path = "scheduler_tests.rs"]
+mod tests;

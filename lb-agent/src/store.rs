@@ -1,0 +1,312 @@
+//! Where the desired state outlives the agent.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::Deserialize;
+
+use crate::model::file::{self, RawService, RawState};
+use crate::model::{Desired, Endpoint, Removing, ServiceName, Weight};
+
+/// Keeps a state. When [`save`](Self::save) has returned, the state is there after a crash.
+pub trait Store: Send {
+    /// The state that was saved last; an empty one if there never was any.
+    ///
+    /// # Errors
+    /// Where it cannot be read or makes no sense. It is left as it is.
+    fn load(&self) -> Result<Desired, StoreError>;
+
+    /// Replaces what is kept, wholly or not at all.
+    ///
+    /// # Errors
+    /// Where it cannot be written; the previous state is still there.
+    fn save(&mut self, desired: &Desired) -> Result<(), StoreError>;
+}
+
+/// Why a state cannot be kept or read. One line.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// An operation on a file failed.
+    #[error("cannot {action} {}: {error}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Somebody else has it.
+    #[error("another lb-agent uses the state directory {}: stop it first", .0.display())]
+    InUse(PathBuf),
+    /// The file is there but cannot be understood.
+    #[error(
+        "the saved state is damaged: {0}: restore the file, or move it away to start with an empty state"
+    )]
+    Damaged(String),
+}
+
+/// A TOML file that is replaced atomically.
+#[derive(Debug)]
+pub struct FileStore {
+    directory: PathBuf,
+    /// Held for as long as the store is: two agents would overwrite each other's state.
+    _lock: File,
+}
+
+/// Of the file, so that a later agent can read an earlier one's.
+const VERSION: u32 = 1;
+const FILE: &str = "state.toml";
+const LOCK: &str = "lock";
+
+/// The file as it stands.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    version: u32,
+    #[serde(default)]
+    service: Vec<RawService>,
+    #[serde(default)]
+    removing: Vec<RawRemoving>,
+}
+
+/// A backend on its way out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRemoving {
+    service: ServiceName,
+    address: Endpoint,
+    weight: Weight,
+    /// Unix time.
+    deadline_seconds: u64,
+}
+
+impl FileStore {
+    /// Opens the store in a directory, which is made when missing, and keeps others out.
+    ///
+    /// # Errors
+    /// Where the directory cannot be made or another agent has it.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |error| StoreError::Io { action, path, error }
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(failed("make the state directory", directory))?;
+        match lock(directory) {
+            Ok(Some(lock)) => Ok(Self { directory: directory.to_owned(), _lock: lock }),
+            Ok(None) => Err(StoreError::InUse(directory.to_owned())),
+            Err(error) => Err(failed("lock", &directory.join(LOCK))(error)),
+        }
+    }
+
+    /// Whether an agent has the directory open.
+    pub fn is_in_use(directory: &Path) -> bool {
+        directory.is_dir() && matches!(lock(directory), Ok(None))
+    }
+
+    /// The file that holds the state.
+    pub fn path(&self) -> PathBuf {
+        self.directory.join(FILE)
+    }
+
+    fn replace(&self, text: &str) -> io::Result<()> {
+        let temporary = self.directory.join(format!(".{FILE}.new"));
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.path())?;
+        // Until the directory is written, a crash can bring the old name back.
+        File::open(&self.directory)?.sync_all()
+    }
+}
+
+/// Takes the lock; nothing where somebody else holds it. The kernel frees it when its holder ends, however it ends.
+fn lock(directory: &Path) -> io::Result<Option<File>> {
+    let path = directory.join(LOCK);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Store for FileStore {
+    fn load(&self) -> Result<Desired, StoreError> {
+        let path = self.path();
+        match fs::read_to_string(&path) {
+            Ok(text) => parse(&text, &path.display().to_string()).map_err(StoreError::Damaged),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Desired::default()),
+            Err(error) => Err(StoreError::Io { action: "read the saved state", path, error }),
+        }
+    }
+
+    fn save(&mut self, desired: &Desired) -> Result<(), StoreError> {
+        self.replace(&print(desired)).map_err(|error| StoreError::Io {
+            action: "save the state to",
+            path: self.path(),
+            error,
+        })
+    }
+}
+
+fn parse(text: &str, origin: &str) -> Result<Desired, String> {
+    let raw: RawFile = file::read_toml(text, origin).map_err(|error| error.to_string())?;
+    if raw.version != VERSION {
+        return Err(format!(
+            "{origin}: version {} is not known to this lb-agent, which writes {VERSION}",
+            raw.version
+        ));
+    }
+    let mut desired =
+        RawState::from(raw.service).desired().map_err(|refusal| format!("{origin}: {refusal}"))?;
+    for RawRemoving { service, address, weight, deadline_seconds } in raw.removing {
+        let deadline = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(deadline_seconds));
+        let deadline = deadline.ok_or_else(|| format!("{origin}: no such time: {deadline_seconds}"))?;
+        let owner = desired.service_mut(&service).map_err(|refusal| format!("{origin}: {refusal}"))?;
+        if owner.backends.contains_key(&address) {
+            return Err(format!(
+                "{origin}: backend {address} of service `{service}` is both kept and removed"
+            ));
+        }
+        owner.removing.insert(address, Removing { weight, deadline });
+    }
+    Ok(desired)
+}
+
+fn print(desired: &Desired) -> String {
+    let removing = desired.services.values().flat_map(|service| {
+        service.removing.iter().map(|(address, Removing { weight, deadline })| {
+            let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            let name = &service.name;
+            format!(
+                "\n[[removing]]\nservice = \"{name}\"\naddress = \"{address}\"\nweight = {weight}\ndeadline_seconds = {deadline}\n"
+            )
+        })
+    });
+    let removing: String = removing.collect();
+    format!(
+        "# Written by lb-agent, which overwrites it.\nversion = {VERSION}\n\n{}{removing}",
+        file::print(desired)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::file::tests::any_state;
+
+    /// A directory of one test's own, removed with it.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("lb-agent-store-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn state() -> Desired {
+        let text = "[[service]]\nname = \"web\"\nvip = \"10.0.0.100:80\"\n";
+        let mut desired = file::parse(text, "state").unwrap();
+        let web = desired.service_mut(&"web".parse().unwrap()).unwrap();
+        let deadline = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let removing = Removing { weight: Weight::from(3), deadline };
+        web.removing.insert("10.0.1.11:80".parse().unwrap(), removing);
+        desired
+    }
+
+    #[test]
+    fn what_was_saved_is_there_for_the_next_agent() {
+        let directory = Directory::new("saved");
+        let mut store = FileStore::open(&directory.0).unwrap();
+        assert_eq!(store.load().unwrap(), Desired::default());
+        store.save(&state()).unwrap();
+        drop(store);
+        assert_eq!(FileStore::open(&directory.0).unwrap().load().unwrap(), state());
+        let left: Vec<_> =
+            fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[test]
+    fn a_second_agent_is_kept_out() {
+        let directory = Directory::new("locked");
+        let first = FileStore::open(&directory.0).unwrap();
+        assert!(FileStore::is_in_use(&directory.0));
+        let error = FileStore::open(&directory.0).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("another lb-agent uses the state directory {}: stop it first", directory.0.display())
+        );
+        drop(first);
+        assert!(!FileStore::is_in_use(&directory.0));
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_with_its_line_and_left_alone() {
+        let directory = Directory::new("damaged");
+        let store = FileStore::open(&directory.0).unwrap();
+        let damaged = "version = 1\n[[service]]\nname = \"we";
+        fs::write(store.path(), damaged).unwrap();
+        assert_eq!(
+            store.load().unwrap_err().to_string(),
+            format!(
+                "the saved state is damaged: {} line 3, `name = \"we`: invalid basic string, expected `\"`: restore the file, or move it away to start with an empty state",
+                store.path().display()
+            )
+        );
+        assert_eq!(fs::read_to_string(store.path()).unwrap(), damaged);
+    }
+
+    #[test]
+    fn a_save_that_fails_leaves_the_last_state() {
+        let directory = Directory::new("failing");
+        let mut store = FileStore::open(&directory.0).unwrap();
+        store.save(&state()).unwrap();
+        // A directory in the way of the temporary file: root is not stopped by permissions.
+        fs::create_dir(directory.0.join(format!(".{FILE}.new"))).unwrap();
+        let error = store.save(&Desired::default()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot save the state to "), "{error}");
+        assert_eq!(store.load().unwrap(), state());
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        assert_eq!(
+            parse("version = 2\n", "f").unwrap_err(),
+            "f: version 2 is not known to this lb-agent, which writes 1"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_state_survives(mut desired in any_state(), deadline in 0..u64::from(u32::MAX)) {
+            let deadline = SystemTime::UNIX_EPOCH + Duration::from_secs(deadline);
+            for service in desired.services.values_mut() {
+                let leaving = service.backends.pop_first();
+                service.removing.extend(leaving.map(|(at, b)| (at, Removing { weight: b.weight, deadline })));
+            }
+            prop_assert_eq!(parse(&print(&desired), "f").unwrap(), desired);
+        }
+    }
+}
