@@ -87,11 +87,13 @@ fn flags(compiler: &Compiler) -> Result<Vec<OsString>> {
         // BTF is made from the debug information.
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
+        // Otherwise the linker turns even 32 bytes of zeros into a call, which the verifier does not follow.
+        "-Clink-arg=--disable-expand-memcpy-in-order".into(),
     ];
     if compiler.rustc.version.llvm >= 22 {
         // Packet fields after a 14-byte header are not aligned. The verifier lets packet loads be misaligned
         // wherever the machine can do them; without this each would be taken byte by byte.
-        flags.push("-Clink-arg=--cpu-features=+allows-misaligned-mem-access".into());
+        flags.push("-Ctarget-feature=+allows-misaligned-mem-access".into());
     }
     // BTF quotes the paths of sources; they must not depend on the machine. The last match counts.
     for (from, to) in [

@@ -65,7 +65,9 @@ impl Step<'_> {
 
 /// The command as it could be typed.
 fn command_line(command: &Command) -> String {
-    std::iter::once(command.get_program())
+    let program = command.get_program();
+    let is_cargo = env::var_os("CARGO").is_some_and(|cargo| cargo == program);
+    std::iter::once(if is_cargo { OsStr::new("cargo") } else { program })
         .chain(command.get_args())
         .map(|word| quoted(&word.to_string_lossy()))
         .collect::<Vec<_>>()
