@@ -1,0 +1,167 @@
+//! A data plane, a store and checks in memory, for the tests of everything above them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use anyhow::bail;
+use tokio::sync::mpsc;
+
+use super::{Control, Handle, Parts};
+use crate::config::Limits;
+use crate::datapath::{
+    Datapath, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Plan, ReasonCount, ServiceId, Traffic,
+    Wanted, WantedBackend,
+};
+use crate::health::{Probe, ProbeResult, Prober};
+use crate::model::{Desired, Protocol};
+use crate::store::{Store, StoreError};
+
+/// What stands for the world outside the control task. Clones share it.
+#[derive(Clone, Default)]
+pub struct World(Arc<Mutex<Inner>>);
+
+/// The parts of the world, to be looked at and turned.
+#[derive(Default)]
+pub struct Inner {
+    /// What the data plane was told last.
+    pub applied: Wanted,
+    /// What is on disk.
+    pub saved: Desired,
+    /// Flows open at a backend.
+    pub active: HashMap<SocketAddr, u64>,
+    /// Targets whose checks fail.
+    pub dead: Vec<SocketAddr>,
+    /// Checks made of each target.
+    pub probes: HashMap<SocketAddr, usize>,
+    /// What the data plane answers the next calls with; then it works again.
+    pub refusals: Vec<&'static str>,
+    /// Whether the disk is full.
+    pub disk_full: bool,
+    /// Live flows.
+    pub flows: Vec<FlowInfo>,
+}
+
+impl World {
+    /// One look at it.
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+
+    /// A control task in it.
+    pub fn control(&self) -> anyhow::Result<(Control, Handle)> {
+        self.control_with(Limits::default())
+    }
+
+    /// A control task in it, with limits.
+    pub fn control_with(&self, limits: Limits) -> anyhow::Result<(Control, Handle)> {
+        Control::start(Parts {
+            store: Box::new(self.clone()),
+            datapath: Box::new(self.clone()),
+            prober: Box::new(self.clone()),
+            limits,
+        })
+    }
+
+    /// A control task that runs.
+    pub fn run(&self) -> Handle {
+        let (control, handle) = self.control().unwrap();
+        tokio::spawn(control.run());
+        handle
+    }
+
+    /// What the data plane was told of a backend.
+    pub fn backend(&self, address: &str) -> Option<WantedBackend> {
+        let address = address.parse().unwrap();
+        let applied = self.lock().applied.clone();
+        applied.services.into_iter().flat_map(|service| service.backends).find(|b| b.address == address)
+    }
+}
+
+impl Store for World {
+    fn load(&self) -> Result<Desired, StoreError> {
+        Ok(self.lock().saved.clone())
+    }
+
+    fn save(&mut self, desired: &Desired) -> Result<(), StoreError> {
+        if self.lock().disk_full {
+            let error = std::io::ErrorKind::StorageFull.into();
+            return Err(StoreError::Io { action: "save the state to", path: "/state.toml".into(), error });
+        }
+        self.lock().saved = desired.clone();
+        Ok(())
+    }
+}
+
+impl Prober for World {
+    fn start(&mut self, probe: Probe, results: &mpsc::Sender<ProbeResult>) {
+        let target = probe.check.target;
+        *self.lock().probes.entry(target).or_default() += 1;
+        let outcome = if self.lock().dead.contains(&target) { Err("refused".to_owned()) } else { Ok(()) };
+        results.try_send(ProbeResult { id: probe.id, outcome }).unwrap();
+    }
+}
+
+impl Datapath for World {
+    fn plan(&self, wanted: &Wanted) -> anyhow::Result<Plan> {
+        let steps = match self.lock().applied == *wanted {
+            true => Vec::new(),
+            false => vec![format!("serve {} services", wanted.services.len())],
+        };
+        Ok(Plan { steps })
+    }
+
+    fn apply(&mut self, wanted: &Wanted) -> anyhow::Result<Plan> {
+        let plan = self.plan(wanted)?;
+        if let Some(refusal) = self.lock().refusals.pop() {
+            bail!(refusal);
+        }
+        self.lock().applied = wanted.clone();
+        Ok(plan)
+    }
+
+    fn traffic(&self, _: ServiceId, backend: SocketAddr) -> Traffic {
+        let active_connections = self.lock().active.get(&backend).copied().unwrap_or_default();
+        Traffic { active_connections, connections_total: 7 * active_connections, ..Traffic::default() }
+    }
+
+    fn flows(&self, service: Option<ServiceId>, limit: usize) -> Vec<FlowInfo> {
+        let flows = self.lock().flows.clone();
+        let of_service =
+            |flow: &FlowInfo| service.is_none_or(|id| (id.vip, id.protocol) == (flow.vip, flow.protocol));
+        flows.into_iter().filter(of_service).take(limit).collect()
+    }
+
+    fn explain(&self, protocol: Protocol, _: SocketAddr, vip: SocketAddr) -> Explanation {
+        let applied = &self.lock().applied;
+        let service =
+            applied.services.iter().find(|service| (service.vip, service.protocol) == (vip, protocol));
+        let backend = service.and_then(|service| service.backends.iter().find(|backend| backend.weight > 0));
+        let reason = match (service, backend) {
+            (None, _) => "no-service",
+            (_, None) => "no-backend",
+            _ => "slot",
+        };
+        let slot = backend.map(|_| 42);
+        let backend = backend.map(|backend| backend.address);
+        Explanation { backend, reason: reason.to_owned(), slot, candidates: Vec::new() }
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceStatus> {
+        vec![InterfaceStatus { name: "eth0".to_owned(), mode: "native".to_owned() }]
+    }
+
+    fn flow_load(&self) -> FlowLoad {
+        FlowLoad { active: self.lock().active.values().sum(), capacity: 1000 }
+    }
+
+    fn reasons(&self) -> Vec<ReasonCount> {
+        ["request_forwarded", "drop_malformed"]
+            .into_iter()
+            .zip([9, 0])
+            .map(|(reason, packets)| ReasonCount { reason: reason.to_owned(), packets })
+            .collect()
+    }
+
+    fn tick(&mut self) {}
+}

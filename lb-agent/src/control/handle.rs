@@ -1,0 +1,112 @@
+//! How everybody else talks to the control task.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time;
+
+use super::change::Changed;
+use super::snapshot::{Explained, FlowRow, Snapshot};
+use crate::model::{Change, Protocol, Refusal, ServiceName};
+use crate::store::StoreError;
+
+/// Why a request was not answered, or a change not made. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The change makes no sense.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The change cannot be kept.
+    #[error("nothing was changed: {0}")]
+    Store(#[from] StoreError),
+    /// The kernel does not take it.
+    #[error("nothing was changed: the data plane refused: {0}")]
+    Datapath(String),
+    /// The task has more to do than it can.
+    #[error("the agent did not answer within {} s: try again, and look at its log", ANSWER.as_secs())]
+    Busy,
+    /// The task is gone.
+    #[error("the agent is stopping: start it again with `lb-agent run`")]
+    Stopped,
+}
+
+impl ControlError {
+    /// The whole chain of causes, in one line.
+    pub(super) fn datapath(error: anyhow::Error) -> Self {
+        Self::Datapath(format!("{error:#}"))
+    }
+}
+
+type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
+
+/// What can be asked of the task.
+pub(super) enum Request {
+    Change { change: Box<Change>, dry_run: bool, reply: Reply<Changed> },
+    Snapshot { reply: Reply<Snapshot> },
+    Flows { service: Option<ServiceName>, limit: usize, reply: Reply<Vec<FlowRow>> },
+    Explain { protocol: Protocol, client: SocketAddr, vip: SocketAddr, reply: Reply<Explained> },
+}
+
+/// A way to the control task; cheap to clone. The task ends with the last one.
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::Sender<Request>);
+
+/// Longer than any plan takes, shorter than a caller's patience.
+const ANSWER: Duration = Duration::from_secs(30);
+
+impl Handle {
+    pub(super) fn new(sender: mpsc::Sender<Request>) -> Self {
+        Self(sender)
+    }
+
+    /// Makes a change, or says what it would do.
+    ///
+    /// # Errors
+    /// Where it is refused or fails; nothing has changed then.
+    pub async fn change(&self, change: Change, dry_run: bool) -> Result<Changed, ControlError> {
+        self.ask(|reply| Request::Change { change: Box::new(change), dry_run, reply }).await
+    }
+
+    /// Everything that can be shown.
+    ///
+    /// # Errors
+    /// Where the task does not answer.
+    pub async fn snapshot(&self) -> Result<Snapshot, ControlError> {
+        self.ask(|reply| Request::Snapshot { reply }).await
+    }
+
+    /// Live flows, at most `limit`, of one service or of all.
+    ///
+    /// # Errors
+    /// Where there is no such service, or the task does not answer.
+    pub async fn flows(
+        &self,
+        service: Option<ServiceName>,
+        limit: usize,
+    ) -> Result<Vec<FlowRow>, ControlError> {
+        self.ask(|reply| Request::Flows { service, limit, reply }).await
+    }
+
+    /// Where a packet would go.
+    ///
+    /// # Errors
+    /// Where the task does not answer.
+    pub async fn explain(
+        &self,
+        protocol: Protocol,
+        client: SocketAddr,
+        vip: SocketAddr,
+    ) -> Result<Explained, ControlError> {
+        self.ask(|reply| Request::Explain { protocol, client, vip, reply }).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.0.send(request(reply)).await.map_err(|_| ControlError::Stopped)?;
+            answer.await.map_err(|_| ControlError::Stopped)?
+        };
+        time::timeout(ANSWER, asked).await.unwrap_or(Err(ControlError::Busy))
+    }
+}

@@ -1,0 +1,111 @@
+//! Health as the control task sees it: which checks there are, and what their results mean for each backend.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::{info, warn};
+
+use super::wanted::wanted;
+use super::{BackendKey, Control};
+use crate::datapath::Wanted;
+use crate::health::{Check, Health, ProbeResult, Scheduler, Transition};
+use crate::model::{Admin, Desired, Endpoint, Service};
+
+impl Control {
+    /// Checks what the desired state says from now on.
+    pub(super) fn refresh_checks(&mut self) {
+        let checks: BTreeSet<Check> = self
+            .desired
+            .services
+            .values()
+            .flat_map(|service| service.endpoints().flat_map(|address| checks_of(service, address)))
+            .collect();
+        self.scheduler.set(&checks, super::now());
+        self.verdicts = verdicts(&self.desired, &self.scheduler);
+    }
+
+    /// What the data plane shall do now.
+    pub(super) fn wanted(&self) -> Wanted {
+        self.wanted_of(&self.desired)
+    }
+
+    /// What the data plane would have to do for another state.
+    pub(super) fn wanted_of(&self, desired: &Desired) -> Wanted {
+        wanted(desired, |service, address| health_of(service, address, &self.scheduler))
+    }
+
+    /// Hands out what is due.
+    pub(super) fn start_probes(&mut self) {
+        let now = super::now();
+        while let Some(probe) = self.scheduler.next_probe(now) {
+            self.prober.start(probe, &self.results.0);
+        }
+    }
+
+    /// Takes a result, and with it those that wait already: a rack that dies is one change of the tables, not forty.
+    pub(super) fn take_results(&mut self, first: ProbeResult) {
+        let now = super::now();
+        let mut transitions = Vec::new();
+        let mut next = Some(first);
+        while let Some(ProbeResult { id, outcome }) = next {
+            transitions.extend(self.scheduler.handle_result(id, outcome, now));
+            next = self.results.1.try_recv().ok();
+        }
+        if !transitions.is_empty() {
+            self.take_transitions(&transitions);
+        }
+    }
+
+    fn take_transitions(&mut self, transitions: &[Transition]) {
+        let after = verdicts(&self.desired, &self.scheduler);
+        for ((name, address), to) in &after {
+            let from = self.verdicts.get(&(name.clone(), *address)).copied().unwrap_or_default();
+            if from != *to {
+                let service = &self.desired.services[name];
+                let checks: BTreeSet<_> = checks_of(service, *address).collect();
+                let reason = transitions.iter().find(|transition| checks.contains(&transition.check));
+                let reason = reason.map_or("", |transition| transition.reason.as_str());
+                info!(service = %name, backend = %address, %from, %to, reason, "health changed");
+            }
+        }
+        if self.verdicts == after {
+            return;
+        }
+        self.verdicts = after;
+        if let Err(error) = self.datapath.apply(&self.wanted()) {
+            warn!(
+                error = format!("{error:#}"),
+                "the data plane did not take a change of health; trying again"
+            );
+            self.out_of_step = true;
+        }
+    }
+}
+
+/// What is checked for a backend. In maintenance it may be down, and is left in peace.
+fn checks_of(service: &Service, address: Endpoint) -> impl Iterator<Item = Check> + '_ {
+    let is_checked = service.backends.get(&address).is_none_or(|backend| backend.admin != Admin::Maintenance);
+    let specs = service.health.iter().filter(move |_| is_checked);
+    specs.map(move |spec| Check::of(address.socket(), *spec))
+}
+
+/// One failed check makes a backend unhealthy; it is healthy when all pass.
+pub(super) fn health_of(service: &Service, address: Endpoint, scheduler: &Scheduler) -> Health {
+    let known: Vec<_> = checks_of(service, address).map(|check| scheduler.health(&check)).collect();
+    match known.as_slice() {
+        [] => Health::Unknown,
+        all if all.contains(&Health::Unhealthy) => Health::Unhealthy,
+        all if all.contains(&Health::Unknown) => Health::Unknown,
+        _ => Health::Healthy,
+    }
+}
+
+fn verdicts(desired: &Desired, scheduler: &Scheduler) -> BTreeMap<BackendKey, Health> {
+    let services = desired.services.values();
+    services
+        .flat_map(|service| {
+            service
+                .endpoints()
+                .map(|address| ((service.name.clone(), address), health_of(service, address, scheduler)))
+        })
+        .collect()
+}

@@ -1,0 +1,168 @@
+//! The one task that owns the desired state, the health of every backend and the data plane.
+//!
+//! Everybody else sends it a [`Request`] through a [`Handle`] and gets plain data back. There is no second writer, so
+//! there is no lock, and a change is answered only when it is on disk and in the kernel.
+
+mod change;
+mod handle;
+mod health;
+mod rates;
+mod snapshot;
+mod wanted;
+
+#[cfg(test)]
+pub mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+use tokio::time::{self, MissedTickBehavior};
+
+use crate::config::Limits;
+use crate::datapath::Datapath;
+use crate::health::{Health, ProbeResult, Prober, Scheduler};
+use crate::model::{Desired, Endpoint, ServiceName};
+use crate::store::Store;
+pub use change::Changed;
+use handle::Request;
+pub use handle::{ControlError, Handle};
+pub use rates::Rates;
+use rates::Sampler;
+pub use snapshot::{BackendNow, Explained, FlowRow, Snapshot};
+
+/// A backend of a service, as the control plane names it.
+type BackendKey = (ServiceName, Endpoint);
+
+/// Probe results that may wait while the data plane is being changed.
+const RESULT_QUEUE: usize = 1024;
+/// Requests that may wait.
+const REQUEST_QUEUE: usize = 64;
+/// Between two looks at what drains, what is counted and what failed before.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the control task is made of.
+pub struct Parts {
+    /// Where the state is kept.
+    pub store: Box<dyn Store>,
+    /// What carries packets.
+    pub datapath: Box<dyn Datapath>,
+    /// What carries health checks out.
+    pub prober: Box<dyn Prober>,
+    /// Sizes of the tables.
+    pub limits: Limits,
+}
+
+/// The task. Made by [`Control::start`], driven by [`Control::run`].
+pub struct Control {
+    store: Box<dyn Store>,
+    datapath: Box<dyn Datapath>,
+    prober: Box<dyn Prober>,
+    limits: Limits,
+    desired: Arc<Desired>,
+    scheduler: Scheduler,
+    /// What the data plane was last told of each backend.
+    verdicts: BTreeMap<BackendKey, Health>,
+    /// Backends that were on their way out at the last tick already.
+    leaving: BTreeSet<BackendKey>,
+    sampler: Sampler,
+    /// The data plane or the disk may differ from what is desired: try again at the next tick.
+    out_of_step: bool,
+    started: Instant,
+    requests: mpsc::Receiver<Request>,
+    results: (mpsc::Sender<ProbeResult>, mpsc::Receiver<ProbeResult>),
+}
+
+impl Control {
+    /// Loads the state and brings the data plane in step with it.
+    ///
+    /// # Errors
+    /// Where the saved state cannot be read or used, or the data plane refuses it. The saved state is left as it is.
+    pub fn start(parts: Parts) -> anyhow::Result<(Self, Handle)> {
+        let Parts { store, datapath, prober, limits } = parts;
+        let desired = store.load()?;
+        desired.validate(&limits).context("the saved state cannot be used with this configuration")?;
+        let (sender, requests) = mpsc::channel(REQUEST_QUEUE);
+        let mut control = Self {
+            store,
+            datapath,
+            prober,
+            limits,
+            desired: Arc::new(desired),
+            scheduler: Scheduler::default(),
+            verdicts: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            sampler: Sampler::default(),
+            out_of_step: false,
+            started: now(),
+            requests,
+            results: mpsc::channel(RESULT_QUEUE),
+        };
+        control.refresh_checks();
+        let plan =
+            control.datapath.apply(&control.wanted()).context("cannot bring the data plane in step")?;
+        for step in &plan.steps {
+            tracing::debug!(step, "data plane");
+        }
+        Ok((control, Handle::new(sender)))
+    }
+
+    /// Serves until every [`Handle`] is gone. The data plane stays as it is.
+    pub async fn run(mut self) {
+        let mut ticks = time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = self.scheduler.next_due();
+            tokio::select! {
+                request = self.requests.recv() => match request {
+                    Some(request) => self.answer(request),
+                    None => return,
+                },
+                Some(result) = self.results.1.recv() => self.take_results(result),
+                () = until(due) => self.start_probes(),
+                _ = ticks.tick() => self.tick(),
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        // Whoever asked may be gone by now; what was done stays done.
+        match request {
+            Request::Change { change, dry_run, reply } => {
+                drop(reply.send(if dry_run { self.preview(&change) } else { self.change(&change) }));
+            }
+            Request::Snapshot { reply } => drop(reply.send(Ok(self.snapshot()))),
+            Request::Flows { service, limit, reply } => drop(reply.send(self.flows(service.as_ref(), limit))),
+            Request::Explain { protocol, client, vip, reply } => {
+                drop(reply.send(Ok(self.explain(protocol, client, vip))));
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.datapath.tick();
+        self.remove_drained();
+        if self.out_of_step {
+            self.catch_up();
+        }
+        let totals = self.totals();
+        self.sampler.sample(now(), totals);
+    }
+}
+
+/// The runtime's clock, which tests can turn.
+fn now() -> Instant {
+    time::Instant::now().into_std()
+}
+
+/// Waits for a point in time; for ever where there is none.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

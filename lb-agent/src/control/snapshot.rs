@@ -1,0 +1,150 @@
+//! What the control task tells: plain data, true at one moment.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::health::health_of;
+use super::rates::{Rates, Totals};
+use super::wanted::effective_weight;
+use super::{BackendKey, Control, ControlError};
+use crate::datapath::{Explanation, FlowInfo, FlowLoad, InterfaceStatus, ReasonCount, ServiceId, Traffic};
+use crate::health::Health;
+use crate::model::{Admin, Backend, Desired, Endpoint, Protocol, Service, ServiceName};
+
+/// Everything that can be shown, but for single flows.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What is desired.
+    pub desired: Arc<Desired>,
+    /// Every backend, those on their way out included.
+    pub backends: BTreeMap<BackendKey, BackendNow>,
+    /// What each service carries a second.
+    pub rates: BTreeMap<ServiceName, Rates>,
+    /// Where the program is attached.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// How full the flow table is.
+    pub flows: FlowLoad,
+    /// How packets ended.
+    pub reasons: Vec<ReasonCount>,
+    /// Since the agent started.
+    pub uptime: Duration,
+}
+
+/// A backend as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendNow {
+    /// What is wanted of it.
+    pub backend: Backend,
+    /// Whether it goes when it has drained.
+    pub removing: bool,
+    /// What its checks say.
+    pub health: Health,
+    /// The weight that the data plane uses.
+    pub effective_weight: u32,
+    /// What it carries.
+    pub traffic: Traffic,
+}
+
+/// A flow with the service that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowRow {
+    /// Nothing where the service is gone by now.
+    pub service: Option<ServiceName>,
+    /// The flow.
+    pub flow: FlowInfo,
+}
+
+/// Where a packet would go, with the service that it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// Nothing where there is none.
+    pub service: Option<ServiceName>,
+    /// The data plane's answer.
+    pub explanation: Explanation,
+}
+
+impl Control {
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let services = self.desired.services.values();
+        Snapshot {
+            desired: Arc::clone(&self.desired),
+            backends: services.clone().flat_map(|service| self.backends_of(service)).collect(),
+            rates: services
+                .map(|service| (service.name.clone(), self.sampler.rates(&service.name)))
+                .collect(),
+            interfaces: self.datapath.interfaces(),
+            flows: self.datapath.flow_load(),
+            reasons: self.datapath.reasons(),
+            uptime: super::now().duration_since(self.started),
+        }
+    }
+
+    fn backends_of<'a>(
+        &'a self,
+        service: &'a Service,
+    ) -> impl Iterator<Item = (BackendKey, BackendNow)> + 'a {
+        let kept = service.backends.iter().map(|(address, backend)| (*address, *backend, false));
+        let leaving = service.removing.iter().map(|(address, removing)| {
+            (*address, Backend { weight: removing.weight, admin: Admin::Draining }, true)
+        });
+        kept.chain(leaving).map(|(address, backend, removing)| {
+            let health = health_of(service, address, &self.scheduler);
+            let now = BackendNow {
+                backend,
+                removing,
+                health,
+                effective_weight: effective_weight(backend, health),
+                traffic: self.traffic(service, address),
+            };
+            ((service.name.clone(), address), now)
+        })
+    }
+
+    pub(super) fn traffic(&self, service: &Service, address: Endpoint) -> Traffic {
+        self.datapath.traffic(id_of(service), address.socket())
+    }
+
+    /// Every service's counters, over its backends.
+    pub(super) fn totals(&self) -> BTreeMap<ServiceName, Totals> {
+        let totals = |service: &Service| {
+            service.endpoints().fold(Totals::default(), |sum, address| {
+                let traffic = self.traffic(service, address);
+                Totals {
+                    connections: sum.connections + traffic.connections_total,
+                    rx_bytes: sum.rx_bytes + traffic.rx_bytes_total,
+                    tx_bytes: sum.tx_bytes + traffic.tx_bytes_total,
+                }
+            })
+        };
+        self.desired.services.values().map(|service| (service.name.clone(), totals(service))).collect()
+    }
+
+    pub(super) fn flows(
+        &self,
+        service: Option<&ServiceName>,
+        limit: usize,
+    ) -> Result<Vec<FlowRow>, ControlError> {
+        let id = service.map(|name| self.desired.service(name).map(id_of)).transpose()?;
+        let names = self.names();
+        let row = |flow: FlowInfo| {
+            let id = ServiceId { vip: flow.vip, protocol: flow.protocol };
+            FlowRow { service: names.get(&id).map(|name| (*name).clone()), flow }
+        };
+        Ok(self.datapath.flows(id, limit).into_iter().map(row).collect())
+    }
+
+    pub(super) fn explain(&self, protocol: Protocol, client: SocketAddr, vip: SocketAddr) -> Explained {
+        let service = self.names().get(&ServiceId { vip, protocol }).map(|name| (*name).clone());
+        Explained { service, explanation: self.datapath.explain(protocol, client, vip) }
+    }
+
+    fn names(&self) -> BTreeMap<ServiceId, &ServiceName> {
+        self.desired.services.values().map(|service| (id_of(service), &service.name)).collect()
+    }
+}
+
+fn id_of(service: &Service) -> ServiceId {
+    ServiceId { vip: service.vip.socket(), protocol: service.protocol }
+}

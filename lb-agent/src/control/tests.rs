@@ -1,0 +1,223 @@
+use std::time::{Duration, SystemTime};
+
+use super::fake::World;
+use super::*;
+use crate::datapath::WantedBackend;
+use crate::model::{Admin, Backend, Change, Removal, file};
+
+const STATE: &str = r#"
+    [[service]]
+    name = "web"
+    vip = "10.0.0.100:80"
+    [service.health]
+    type = "tcp"
+    rise = 2
+    fall = 3
+    [[service.backend]]
+    address = "10.0.1.11:80"
+    weight = 5
+    [[service.backend]]
+    address = "10.0.1.12:80"
+"#;
+const FIRST: &str = "10.0.1.11:80";
+
+fn state() -> Desired {
+    file::parse(STATE, "state").unwrap()
+}
+
+fn world() -> World {
+    let world = World::default();
+    world.lock().saved = state();
+    world
+}
+
+fn add_backend(address: &str) -> Change {
+    Change::AddBackend("web".parse().unwrap(), address.parse().unwrap(), Backend::default())
+}
+
+fn remove_first(timeout: Duration) -> Change {
+    let removal = Removal::Drain(SystemTime::now() + timeout);
+    Change::RemoveBackend("web".parse().unwrap(), FIRST.parse().unwrap(), removal)
+}
+
+/// Polls, on a clock that jumps when nothing else is left to do, for at most a minute of it.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..600 {
+        if holds() {
+            return;
+        }
+        time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("never: {what}");
+}
+
+fn first(world: &World) -> Option<(u32, bool)> {
+    world.backend(FIRST).map(|WantedBackend { weight, serving, .. }| (weight, serving))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_saved_state_is_carried_out_at_the_start() {
+    let world = world();
+    let _handle = world.run();
+    assert_eq!(first(&world), Some((5, true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answered_change_is_on_disk_and_in_the_data_plane() {
+    let world = world();
+    let changed = world.run().change(add_backend("10.0.1.13:80"), false).await.unwrap();
+    assert_eq!(changed.changes, ["add backend web 10.0.1.13:80: weight 1, enabled"]);
+    assert_eq!(changed.plan.steps, ["serve 1 services"]);
+    assert!(world.backend("10.0.1.13:80").is_some());
+    assert_eq!(world.lock().saved.backend_count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_changes_nothing() {
+    let world = world();
+    let handle = world.run();
+    let changed = handle.change(add_backend("10.0.1.13:80"), true).await.unwrap();
+    assert_eq!(changed.changes.len(), 1);
+    assert_eq!(world.backend("10.0.1.13:80"), None);
+    assert_eq!(world.lock().saved, state());
+    assert_eq!(*handle.snapshot().await.unwrap().desired, state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_data_plane_refuses_leaves_no_trace() {
+    let world = world();
+    let handle = world.run();
+    world.lock().refusals = vec!["no room for a table"];
+    let error = handle.change(add_backend("10.0.1.13:80"), false).await.unwrap_err();
+    assert_eq!(error.to_string(), "nothing was changed: the data plane refused: no room for a table");
+    assert_eq!(world.lock().saved, state());
+    assert_eq!(world.backend("10.0.1.13:80"), None);
+    assert_eq!(*handle.snapshot().await.unwrap().desired, state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_data_plane_that_refuses_the_way_back_is_brought_in_step_later() {
+    let world = world();
+    let handle = world.run();
+    world.lock().refusals = vec!["still broken", "broken"];
+    handle.change(add_backend("10.0.1.13:80"), false).await.unwrap_err();
+    world.lock().applied = Default::default();
+    eventually("in step again", || first(&world) == Some((5, true))).await;
+    assert_eq!(world.lock().saved, state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_saved_does_not_reach_the_data_plane() {
+    let world = world();
+    let handle = world.run();
+    world.lock().disk_full = true;
+    let error = handle.change(add_backend("10.0.1.13:80"), false).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "nothing was changed: cannot save the state to /state.toml: no storage space"
+    );
+    assert_eq!(world.backend("10.0.1.13:80"), None);
+    assert_eq!(*handle.snapshot().await.unwrap().desired, state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_backend_goes_with_its_last_flow() {
+    let world = world();
+    world.lock().active.insert(FIRST.parse().unwrap(), 1);
+    let handle = world.run();
+    handle.change(remove_first(Duration::from_secs(300)), false).await.unwrap();
+    assert_eq!(first(&world), Some((0, true)));
+    time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(first(&world), Some((0, true)));
+    let snapshot = handle.snapshot().await.unwrap();
+    let now = snapshot.backends[&("web".parse().unwrap(), FIRST.parse().unwrap())];
+    assert_eq!((now.removing, now.backend.admin, now.effective_weight), (true, Admin::Draining, 0));
+
+    world.lock().active.clear();
+    eventually("removed", || first(&world).is_none()).await;
+    assert_eq!(world.lock().saved.backend_count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_backend_goes_when_its_time_is_up() {
+    let world = world();
+    world.lock().active.insert(FIRST.parse().unwrap(), 1);
+    let handle = world.run();
+    handle.change(remove_first(Duration::ZERO), false).await.unwrap();
+    assert_eq!(first(&world), Some((0, true)));
+    eventually("removed", || first(&world).is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_outlives_the_agent() {
+    let world = world();
+    world.lock().active.insert(FIRST.parse().unwrap(), 1);
+    let handle = world.run();
+    handle.change(remove_first(Duration::from_secs(300)), false).await.unwrap();
+    drop(handle);
+
+    let _next = world.run();
+    assert_eq!(first(&world), Some((0, true)));
+    world.lock().active.clear();
+    eventually("removed", || first(&world).is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_backend_is_taken_out_and_brought_back() {
+    let world = world();
+    let handle = world.run();
+    let key = ("web".parse().unwrap(), FIRST.parse().unwrap());
+    world.lock().dead.push(FIRST.parse().unwrap());
+    eventually("taken out", || first(&world) == Some((0, false))).await;
+    assert_eq!(handle.snapshot().await.unwrap().backends[&key].health, Health::Unhealthy);
+    assert_eq!(world.backend("10.0.1.12:80").map(|other| other.weight), Some(1));
+
+    world.lock().dead.clear();
+    eventually("brought back", || first(&world) == Some((5, true))).await;
+    assert_eq!(handle.snapshot().await.unwrap().backends[&key].health, Health::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_that_the_data_plane_refuses_is_tried_again() {
+    let world = world();
+    let _handle = world.run();
+    world.lock().dead.push(FIRST.parse().unwrap());
+    world.lock().refusals = vec!["busy", "busy"];
+    eventually("taken out", || first(&world) == Some((0, false))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_of_two_services_is_checked_once() {
+    let world = World::default();
+    let other = STATE.replace("web", "other").replace("100:80", "100:81");
+    world.lock().saved = file::parse(&format!("{STATE}{other}"), "state").unwrap();
+    let _handle = world.run();
+    eventually("checked", || world.lock().probes.len() == 2).await;
+    assert!(world.lock().probes.values().all(|count| *count == 1), "{:?}", world.lock().probes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_in_maintenance_is_left_in_peace() {
+    let world = world();
+    let handle = world.run();
+    world.lock().dead.push(FIRST.parse().unwrap());
+    let maintenance =
+        Change::SetBackend("web".parse().unwrap(), FIRST.parse().unwrap(), None, Some(Admin::Maintenance));
+    handle.change(maintenance, false).await.unwrap();
+    let before = world.lock().probes.clone();
+    time::sleep(Duration::from_secs(30)).await;
+    let target = FIRST.parse().unwrap();
+    assert_eq!(world.lock().probes.get(&target), before.get(&target));
+    assert_eq!(first(&world), Some((0, true)));
+}
+
+#[test]
+fn a_saved_state_beyond_the_limits_stops_the_start_and_is_kept() {
+    let world = world();
+    let error = world.control_with(Limits { backends: 1, ..Limits::default() }).err().unwrap();
+    assert_eq!(
+        format!("{error:#}"),
+        "the saved state cannot be used with this configuration: 2 backends are more than `[limits] backends = 1`: remove some, or raise the limit in the configuration"
+    );
+    assert_eq!(world.lock().saved, state());
+}

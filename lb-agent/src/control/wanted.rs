@@ -1,0 +1,77 @@
+//! From what is desired and what is known of health to what the data plane shall do. Pure.
+
+use crate::datapath::{Wanted, WantedBackend, WantedService};
+use crate::health::Health;
+use crate::model::{Admin, Backend, Desired, Endpoint, Service};
+
+/// What the data plane shall do.
+pub(super) fn wanted(desired: &Desired, health: impl Fn(&Service, Endpoint) -> Health) -> Wanted {
+    Wanted { services: desired.services.values().map(|service| wanted_service(service, &health)).collect() }
+}
+
+fn wanted_service(service: &Service, health: &impl Fn(&Service, Endpoint) -> Health) -> WantedService {
+    let kept = service.backends.iter().map(|(address, backend)| (*address, *backend));
+    let leaving = service
+        .removing
+        .iter()
+        .map(|(address, removing)| (*address, Backend { weight: removing.weight, admin: Admin::Draining }));
+    let mut backends: Vec<_> = kept
+        .chain(leaving)
+        .map(|(address, backend)| {
+            let health = health(service, address);
+            WantedBackend {
+                address: address.socket(),
+                weight: effective_weight(backend, health),
+                serving: is_serving(backend.admin, health),
+            }
+        })
+        .collect();
+    backends.sort_by_key(|backend| backend.address);
+    WantedService {
+        name: service.name.to_string(),
+        vip: service.vip.socket(),
+        protocol: service.protocol,
+        strategy: service.strategy,
+        on_no_backend: service.on_no_backend,
+        backends,
+    }
+}
+
+/// The share of new flows that a backend gets. One that nothing is known of takes traffic.
+pub(super) fn effective_weight(backend: Backend, health: Health) -> u32 {
+    match (backend.admin, health) {
+        (Admin::Enabled, Health::Healthy | Health::Unknown) => backend.weight.get(),
+        (Admin::Enabled, Health::Unhealthy) | (Admin::Draining | Admin::Maintenance, _) => 0,
+    }
+}
+
+/// Whether flows that are on it stay. Whoever puts a backend into maintenance knows that it may be down.
+fn is_serving(admin: Admin, health: Health) -> bool {
+    admin == Admin::Maintenance || health != Health::Unhealthy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weight_and_serving_follow_admin_and_health() {
+        use Admin::{Draining, Enabled, Maintenance};
+        use Health::{Healthy, Unhealthy, Unknown};
+        let cases = [
+            (Enabled, Healthy, 5, true),
+            (Enabled, Unknown, 5, true),
+            (Enabled, Unhealthy, 0, false),
+            (Draining, Healthy, 0, true),
+            (Draining, Unknown, 0, true),
+            (Draining, Unhealthy, 0, false),
+            (Maintenance, Healthy, 0, true),
+            (Maintenance, Unknown, 0, true),
+            (Maintenance, Unhealthy, 0, true),
+        ];
+        for (admin, health, weight, serving) in cases {
+            let backend = Backend { weight: 5.into(), admin };
+            assert_eq!((effective_weight(backend, health), is_serving(admin, health)), (weight, serving));
+        }
+    }
+}
