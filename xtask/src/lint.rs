@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting, clippy, documentation, manifests, virtual machines' description.
+//! `cargo xtask lint`: formatting, clippy, documentation, manifests, dependencies, virtual machines' description.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,12 +17,13 @@ use crate::workspace;
 pub(crate) fn run() -> Result<()> {
     let ready = setup::ensure(Need::Build)?;
     bpf::build(&ready.bpf)?;
-    let checks: [(&str, &dyn Fn() -> Result<()>); 6] = [
+    let checks: [(&str, &dyn Fn() -> Result<()>); 7] = [
         ("formatting", &formatting),
         ("clippy", &clippy),
         ("clippy for BPF", &|| clippy_for_bpf(&ready.bpf)),
         ("documentation", &documentation),
         ("manifests", &manifests),
+        ("dependencies", &dependencies),
         ("virtual machines", &virtual_machines),
     ];
     let mut failed = Vec::new();
@@ -115,6 +116,20 @@ fn manifests_of_members(metadata: &Value) -> Vec<PathBuf> {
 fn inherits_lints(manifest: &str) -> bool {
     let mut lines = manifest.lines().map(str::trim);
     lines.any(|line| line == "[lints]") && lines.next() == Some("workspace = true")
+}
+
+/// Licences and origins. `cargo deny` takes minutes to build, so it is used where it is and not brought.
+fn dependencies() -> Result<()> {
+    if process::find("cargo-deny").is_none() {
+        println!("SKIPPED dependencies: cargo-deny is not installed (`cargo install cargo-deny`)");
+        return Ok(());
+    }
+    let step = Step { name: "check licences and origins of dependencies", way_round: "see deny.toml" };
+    step.run_quietly(
+        process::cargo()
+            .current_dir(workspace::root())
+            .args(["deny", "check", "licenses", "bans", "sources"]),
+    )
 }
 
 fn virtual_machines() -> Result<()> {
