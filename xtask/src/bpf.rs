@@ -33,6 +33,8 @@ const MEMORY_BUILTINS: [&str; 5] = ["bcmp", "memcmp", "memcpy", "memmove", "mems
 
 /// Brings `target/bpf` up to date.
 pub(crate) fn build(toolchain: &BpfToolchain) -> Result<()> {
+    // The objects are linked to one path, one after the other.
+    let _lock = workspace::lock("bpf")?;
     let directory = workspace::bpf_objects();
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     for object in &OBJECTS {

@@ -169,6 +169,11 @@ fn install_debian_compiler() -> Result<()> {
 
 fn with_linker(rustc: Rustc, builds_core: bool) -> Result<Compiler> {
     let linker = Linker::of(&rustc);
+    if linker.works() {
+        return Ok(Compiler { rustc, linker, builds_core });
+    }
+    let _lock = workspace::lock("tools")?;
+    // Another task may have built it meanwhile.
     if !linker.works() {
         println!(
             "setup: building bpf-linker against LLVM {} of rustc {}",

@@ -1,6 +1,9 @@
 //! Where things are in the checkout.
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 
 /// The root of the checkout.
 pub(crate) fn root() -> &'static Path {
@@ -22,6 +25,17 @@ pub(crate) fn bpf_objects() -> PathBuf {
 /// The committed BPF objects, for machines that cannot build them.
 pub(crate) fn prebuilt_objects() -> PathBuf {
     root().join("lb-ebpf/prebuilt")
+}
+
+/// Waits until no other task of this checkout makes the product of this name; held until dropped.
+pub(crate) fn lock(product: &str) -> Result<File> {
+    let directory = products();
+    let path = directory.join(format!("{product}.lock"));
+    let failure = || format!("cannot lock {}", path.display());
+    fs::create_dir_all(&directory).with_context(failure)?;
+    let file = File::create(&path).with_context(failure)?;
+    file.lock().with_context(failure)?;
+    Ok(file)
 }
 
 /// A path as a user would type it from the root of the checkout.
