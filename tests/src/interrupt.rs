@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM as a flag that every wait looks at.
+//! Ctrl-C and other requests to end as a flag that every wait looks at.
 //!
 //! Ending in the signal handler would skip every destructor and leave namespaces, pins and processes behind. The
 //! handler only sets a flag; whoever waits sees it, returns an error or panics, and the guards clean up on the way.
@@ -22,10 +22,10 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Makes SIGINT and SIGTERM set the flag that [`check`] reads; later calls do nothing.
+/// Makes SIGINT, SIGTERM and SIGHUP (the terminal was closed) set the flag that [`check`] reads; later calls do nothing.
 pub fn install() {
     INSTALLED.call_once(|| {
-        for signal in [libc::SIGINT, libc::SIGTERM] {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             // SAFETY: the handler only stores to an atomic, which is async-signal-safe, and has the signature that
             // signal(2) expects.
             unsafe { libc::signal(signal, on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t) };
@@ -36,7 +36,7 @@ pub fn install() {
 /// An error once the user asked to stop.
 ///
 /// # Errors
-/// [`Interrupted`] after SIGINT or SIGTERM.
+/// [`Interrupted`] after one of the signals.
 pub fn check() -> Result<(), Interrupted> {
     if REQUESTED.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
 }

@@ -134,9 +134,10 @@ fn a_server_knows_which_clients_have_reached_it() {
         http.get().unwrap();
         http.local_addr().unwrap()
     });
-    assert!(servers[0].has_seen(client, begin));
-    assert!(!servers[1].has_seen(client, begin));
-    assert!(!servers[0].has_seen(client, Instant::now()));
+    let end = Instant::now();
+    assert!(servers[0].has_seen(client, begin..=end));
+    assert!(!servers[1].has_seen(client, begin..=end));
+    assert!(!servers[0].has_seen(client, end..=Instant::now()));
 }
 
 #[test]

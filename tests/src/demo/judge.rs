@@ -40,6 +40,9 @@ pub(super) struct Watch<'a> {
     begin: Tally,
     /// The counts at the last [`Watch::mark`].
     mark: Tally,
+    begun: Instant,
+    /// How long the step may take.
+    slice: Duration,
     report: StepReport,
 }
 
@@ -63,10 +66,9 @@ pub(super) fn run_step(
         note: None,
         broken: Vec::new(),
     };
-    let mut watch = Watch { lab, screen, mark: begin.clone(), begin, report };
+    let mut watch = Watch { lab, screen, mark: begin.clone(), begin, begun, slice, report };
     watch.show_progress();
-    (step.act)(&mut watch, slice)
-        .with_context(|| format!("step {number} ({}) could not be done", step.name))?;
+    (step.act)(&mut watch).with_context(|| format!("step {number} ({}) could not be done", step.name))?;
     watch.judge_connections(begun)?;
     watch.judge_failures(failed_before);
     Ok(watch.report)
@@ -78,8 +80,18 @@ impl Watch<'_> {
         self.mark = self.lab.tally();
     }
 
-    /// Lets the traffic run.
-    pub(super) fn observe(&mut self, duration: Duration) -> Result<()> {
+    /// Lets the traffic run for what is left of the step, and half of the step at least.
+    pub(super) fn observe(&mut self) -> Result<()> {
+        let left = self.slice.saturating_sub(self.begun.elapsed());
+        self.observe_for(left.max(self.slice / 2))
+    }
+
+    /// Lets the traffic run for half of the step.
+    pub(super) fn observe_half(&mut self) -> Result<()> {
+        self.observe_for(self.slice / 2)
+    }
+
+    fn observe_for(&mut self, duration: Duration) -> Result<()> {
         let end = Instant::now() + duration;
         loop {
             interrupt::check()?;
@@ -160,6 +172,13 @@ fn is_with_the_dead(lost: &Lost, lab: &Lab) -> bool {
     lab.outages()
         .iter()
         .any(|outage| lab.name(outage.backend) == lost.backend && lost.at >= outage.from && !moved)
+}
+
+/// How many long-lived connections broke with the killed backend, and how many otherwise.
+pub(super) fn count_lost(lab: &Lab) -> [usize; 2] {
+    let lost = lab.lost().unwrap_or_default();
+    let with_the_dead = lost.iter().filter(|lost| is_with_the_dead(lost, lab)).count();
+    [with_the_dead, lost.len() - with_the_dead]
 }
 
 /// Deviations from equal shares that chance does not explain.

@@ -13,6 +13,9 @@ use crate::server::{Protocol, Server};
 use crate::tally::{Failure, Tally};
 use crate::topology::{Family, Topology};
 
+/// A backend's two servers.
+const HTTP: usize = 0;
+const UDP: usize = 1;
 /// The port of the backends' web servers, and of the health checks.
 const HTTP_PORT: u16 = 8080;
 /// The port of the backends' UDP servers.
@@ -55,6 +58,11 @@ impl Service {
         if self.transport == Transport::Tcp { HTTP_PORT } else { UDP_PORT }
     }
 
+    /// Which of a backend's two servers it leads to.
+    fn server(self) -> usize {
+        if self.transport == Transport::Tcp { HTTP } else { UDP }
+    }
+
     fn requests_per_second(self) -> u32 {
         if self.transport == Transport::Tcp { 400 } else { 200 }
     }
@@ -76,7 +84,7 @@ pub(super) struct Lab {
     held: Vec<Held>,
     pub(super) agent: Agent,
     agent_binary: PathBuf,
-    /// Per backend its HTTP and its UDP server.
+    /// Per backend its servers, at [`HTTP`] and [`UDP`].
     servers: Vec<[Server; 2]>,
     topology: Topology,
     outages: Vec<Outage>,
@@ -256,11 +264,16 @@ impl Lab {
     /// Whether a living server had got the request that failed.
     pub(super) fn reached_a_living_backend(&self, failure: &Failure, dead: usize) -> bool {
         let Some(client) = failure.client else { return false };
+        let service = SERVICES.iter().find(|service| service.vip() == failure.target);
         let living = self.servers.iter().enumerate().filter(|&(index, _)| index != dead);
-        living.flat_map(|(_, servers)| servers).any(|server| server.has_seen(client, failure.started))
+        service.is_some_and(|service| {
+            living
+                .map(|(_, servers)| &servers[service.server()])
+                .any(|server| server.has_seen(client, failure.started..=failure.ended))
+        })
     }
 
-    /// What is on the other side of the looking glass: for the opening lines.
+    /// What the opening lines say about the lab.
     pub(super) fn describe(&self) -> Result<Vec<String>> {
         let status = self.agent.json(["status"])?;
         let interfaces = status["interfaces"].as_array().context("`status` names no interfaces")?;

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write, stdout};
 
-use super::judge::StepReport;
+use super::judge::{self, StepReport};
 use super::lab::Lab;
 use crate::tally::Tally;
 
@@ -91,7 +91,7 @@ impl Screen {
             "\n  {}\n",
             self.paint(
                 Style::Bold,
-                &format!("{:<12}{:>10}{:>9}{:>22}", "step", "requests", "failed", "to the killed backend")
+                &format!("{:<12}{:>10}{:>9}{:>26}", "step", "requests", "failed", "with the killed backend")
             )
         ));
         let mut total = Tally::default();
@@ -103,16 +103,19 @@ impl Screen {
         }
         say(&format!("  {}\n\n", self.paint(Style::Bold, &row("all", &total, excused))));
         say(&format!("  slowest answer             {} ms\n", lab.slowest().as_millis()));
-        let with_the_dead = lab.lost().map_or(0, |lost| lost.len());
+        let [with_the_dead, otherwise] = judge::count_lost(lab);
+        let otherwise = if otherwise == 0 { String::new() } else { format!(", {otherwise} lost") };
         say(&format!(
-            "  long-lived connections     {} stood to the end, {} hung up by their clients, {with_the_dead} lost\n",
+            "  long-lived connections     {} stood to the end, {} hung up by their clients, \
+             {with_the_dead} broke with the killed backend{otherwise}\n",
             lab.standing(),
             lab.hung_up
         ));
         let broken: usize = reports.iter().map(|report| report.broken.len()).sum();
         let verdict = match broken {
             0 => self.paint(Style::Green, "every promise held"),
-            n => self.paint(Style::Red, &format!("{n} promises broken")),
+            1 => self.paint(Style::Red, "one broken, see above"),
+            n => self.paint(Style::Red, &format!("{n} broken, see above")),
         };
         say(&format!("  promises                   {verdict}\n\n"));
     }
@@ -144,7 +147,7 @@ fn counts(title: &str, tally: &Tally) -> String {
 
 fn row(name: &str, tally: &Tally, excused: u64) -> String {
     format!(
-        "{name:<12}{:>10}{:>9}{:>22}",
+        "{name:<12}{:>10}{:>9}{:>26}",
         thousands(tally.requests),
         thousands(tally.failed),
         thousands(excused)

@@ -1,7 +1,5 @@
 //! What is done to the balancer while traffic runs.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 
 use super::judge::Watch;
@@ -13,8 +11,8 @@ pub(super) struct Step {
     pub(super) name: &'static str,
     /// Its line in the log.
     pub(super) title: &'static str,
-    /// Does it, and watches the traffic for about the given time.
-    pub(super) act: fn(&mut Watch<'_>, Duration) -> Result<()>,
+    /// Does it, and watches the traffic for the rest of its time.
+    pub(super) act: fn(&mut Watch<'_>) -> Result<()>,
 }
 
 /// The backend that is added (all of these count from 0).
@@ -37,43 +35,43 @@ pub(super) const ALL: [Step; 9] = [
     Step { name: "kill-agent", title: "the agent is killed and started", act: kill_agent },
 ];
 
-fn spread(watch: &mut Watch<'_>, slice: Duration) -> Result<()> {
-    watch.observe(slice)?;
+fn spread(watch: &mut Watch<'_>) -> Result<()> {
+    watch.observe()?;
     watch.expect_even(&[0, 1, 2]);
     Ok(())
 }
 
-fn add(watch: &mut Watch<'_>, slice: Duration) -> Result<()> {
+fn add(watch: &mut Watch<'_>) -> Result<()> {
     watch.lab.add_backend(ADDED)?;
     watch.mark();
-    watch.observe(slice)?;
+    watch.observe()?;
     watch.expect_even(&[0, 1, 2, ADDED]);
     watch.note(format!("{} is in", watch.lab.name(ADDED)));
     Ok(())
 }
 
-fn drain(watch: &mut Watch<'_>, slice: Duration) -> Result<()> {
+fn drain(watch: &mut Watch<'_>) -> Result<()> {
     watch.lab.drain_backend(REMOVED)?;
     watch.mark();
-    watch.observe(slice)?;
+    watch.observe()?;
     watch.expect_nothing_new(REMOVED);
     watch.note(format!("{} gets nothing new and keeps what it has", watch.lab.name(REMOVED)));
     Ok(())
 }
 
-fn remove(watch: &mut Watch<'_>, slice: Duration) -> Result<()> {
+fn remove(watch: &mut Watch<'_>) -> Result<()> {
     watch.lab.remove_backend(REMOVED)?;
     watch.mark();
-    watch.observe(slice)?;
+    watch.observe()?;
     watch.expect_even(&[0, 2, ADDED]);
     watch.note(format!("its clients hung up, {} is out", watch.lab.name(REMOVED)));
     Ok(())
 }
 
-fn strategy(watch: &mut Watch<'_>, slice: Duration) -> Result<()> {
+fn strategy(watch: &mut Watch<'_>) -> Result<()> {
     watch.lab.set_strategy("consistent-hash")?;
     watch.mark();
-    watch.observe(slice)?;
+    watch.observe()?;
     watch.expect_even(&[0, 2, ADDED]);
     let list = watch.lab.agent.json(["service", "list"])?;
     for service in SERVICES {
@@ -88,44 +86,44 @@ fn strategy(watch: &mut Watch<'_>, slice: Duration) -> Result<()> {
     Ok(())
 }
 
-fn kill(watch: &mut Watch<'_>, slice: Duration) -> Result<()> {
+fn kill(watch: &mut Watch<'_>) -> Result<()> {
     let noticed = watch.lab.kill_backend(KILLED)?;
     watch.mark();
-    watch.observe(slice)?;
+    watch.observe()?;
     watch.expect_nothing_new(KILLED);
     let name = watch.lab.name(KILLED);
     watch.note(format!("{name} was taken out after {:.1} s", noticed.as_secs_f64()));
     Ok(())
 }
 
-fn come_back(watch: &mut Watch<'_>, slice: Duration) -> Result<()> {
+fn come_back(watch: &mut Watch<'_>) -> Result<()> {
     let noticed = watch.lab.revive_backend(KILLED)?;
     watch.mark();
-    watch.observe(slice)?;
+    watch.observe()?;
     watch.expect_even(&[0, KILLED, ADDED]);
     let name = watch.lab.name(KILLED);
     watch.note(format!("{name} was back in after {:.1} s", noticed.as_secs_f64()));
     Ok(())
 }
 
-fn restart(watch: &mut Watch<'_>, slice: Duration) -> Result<()> {
+fn restart(watch: &mut Watch<'_>) -> Result<()> {
     watch.lab.agent.terminate()?;
-    without_agent(watch, slice)
+    without_agent(watch)
 }
 
-fn kill_agent(watch: &mut Watch<'_>, slice: Duration) -> Result<()> {
+fn kill_agent(watch: &mut Watch<'_>) -> Result<()> {
     watch.lab.agent.kill()?;
-    without_agent(watch, slice)
+    without_agent(watch)
 }
 
 /// Half of the time without an agent, half with the one that took over.
-fn without_agent(watch: &mut Watch<'_>, slice: Duration) -> Result<()> {
+fn without_agent(watch: &mut Watch<'_>) -> Result<()> {
     watch.mark();
-    watch.observe(slice / 2)?;
+    watch.observe_half()?;
     watch.expect_even(&[0, KILLED, ADDED]);
     watch.lab.agent.run()?;
     watch.mark();
-    watch.observe(slice / 2)?;
+    watch.observe()?;
     watch.expect_even(&[0, KILLED, ADDED]);
     let list = watch.lab.agent.json(["service", "list"])?;
     let services = list.as_array().map_or(0, Vec::len);

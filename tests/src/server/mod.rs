@@ -11,6 +11,7 @@ mod udp;
 use std::collections::HashMap;
 use std::io::{self, PipeWriter};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,9 +53,11 @@ struct Site {
     protocol: Protocol,
     port: u16,
     requests: AtomicU64,
-    /// When each client endpoint was last heard of.
-    seen: Mutex<HashMap<SocketAddr, Instant>>,
+    /// When each client endpoint was heard of.
+    seen: Mutex<Sightings>,
 }
+
+type Sightings = HashMap<SocketAddr, Vec<Instant>>;
 
 #[derive(Debug)]
 struct Running {
@@ -138,10 +141,10 @@ impl Server {
         self.site.requests.load(Ordering::Relaxed)
     }
 
-    /// Whether this client endpoint has reached the server since `instant`: tells where a failed request was sent.
+    /// Whether this client endpoint has reached the server in that time: tells where a failed request went.
     #[must_use]
-    pub fn has_seen(&self, client: SocketAddr, instant: Instant) -> bool {
-        self.site.seen().get(&client).is_some_and(|&last| last >= instant)
+    pub fn has_seen(&self, client: SocketAddr, during: RangeInclusive<Instant>) -> bool {
+        self.site.seen().get(&client).is_some_and(|times| times.iter().any(|time| during.contains(time)))
     }
 }
 
@@ -152,12 +155,12 @@ impl Drop for Server {
 }
 
 impl Site {
-    fn seen(&self) -> MutexGuard<'_, HashMap<SocketAddr, Instant>> {
+    fn seen(&self) -> MutexGuard<'_, Sightings> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_client(&self, client: SocketAddr) {
-        self.seen().insert(client, Instant::now());
+        self.seen().entry(client).or_default().push(Instant::now());
     }
 
     fn count_request(&self) {

@@ -1,12 +1,16 @@
 //! What the command line prints for programs: JSON with its promised fields, and a state that `apply` takes back.
 
+use std::time::Duration;
+
 use lb_tests::agent::Settings;
 use lb_tests::http_client::HttpClient;
-use lb_tests::needs_root;
 use lb_tests::setup::{Setup, web, web_vip};
 use lb_tests::topology::{Family, Shape};
+use lb_tests::{needs_root, wait};
 use serde_json::Value;
-use std::time::Duration;
+
+/// Long enough for anything that should happen at once.
+const SOON: Duration = Duration::from_secs(5);
 
 const SERVICE_FIELDS: &[&str] = &[
     "name",
@@ -75,22 +79,22 @@ fn counters_count_what_passed() {
         let before = row();
         setup.lab.client.run(|| {
             for _ in 0..10 {
-                HttpClient::connect(web_vip(family), Duration::from_secs(5))
-                    .unwrap()
-                    .get_and_close()
-                    .unwrap();
+                HttpClient::connect(web_vip(family), SOON).unwrap().get_and_close().unwrap();
             }
-            let mut http = HttpClient::connect(web_vip(family), Duration::from_secs(5)).unwrap();
+            let mut http = HttpClient::connect(web_vip(family), SOON).unwrap();
             http.download(1 << 20).unwrap();
-            let after = row();
-            let grown = |field| number(&after, field) - number(&before, field);
-            assert_eq!(grown("connections_total"), 11, "{family:?}: {after}");
-            assert!(
-                grown("tx_bytes_total") > 1 << 20 && grown("tx_packets_total") > 700,
-                "{family:?}: {after}"
-            );
-            assert!(grown("rx_bytes_total") > 1000 && grown("rx_packets_total") > 50, "{family:?}: {after}");
-            assert!(number(&after, "active_connections") >= 1, "{family:?}: {after}");
+            // The connections are over for the client before the agent has read the counters.
+            let what = "every packet and connection is counted";
+            let counted = wait::until(SOON, what, || {
+                let after = row();
+                let grown = |field| number(&after, field) - number(&before, field);
+                let connections =
+                    grown("connections_total") == 11 && number(&after, "active_connections") >= 1;
+                let to_client = grown("tx_bytes_total") > 1 << 20 && grown("tx_packets_total") > 700;
+                let from_client = grown("rx_bytes_total") > 1000 && grown("rx_packets_total") > 50;
+                Ok((connections && to_client && from_client).then_some(()))
+            });
+            counted.unwrap_or_else(|error| panic!("{family:?}: {error}: {before} became {}", row()));
         });
     }
 }
@@ -156,7 +160,7 @@ fn flows_lists_a_living_flow() {
     let setup = Setup::serving(Shape::TwoArmed, 2).unwrap();
     for family in Family::BOTH {
         setup.lab.client.run(|| {
-            let mut http = HttpClient::connect(web_vip(family), Duration::from_secs(5)).unwrap();
+            let mut http = HttpClient::connect(web_vip(family), SOON).unwrap();
             http.get().unwrap();
             let client = http.local_addr().unwrap().to_string();
             let flows = setup.agent.json(["flows", &web(family)]).unwrap();

@@ -5,6 +5,7 @@ use lb_tests::needs_root;
 use lb_tests::netns::Namespace;
 use lb_tests::setup::{Setup, web};
 use lb_tests::topology::{Family, Shape};
+use lb_tests::wait;
 use serde_json::Value;
 
 use crate::traffic::{SOON, Traffic, assert_no_checksum_errors};
@@ -25,8 +26,10 @@ fn outlive(stop: fn(&mut Agent) -> anyhow::Result<()>) {
     assert_eq!(setup.agent.must(["export"]).unwrap(), state, "the state after the restart");
     let tally = traffic.next_begun(600);
     assert_eq!(tally.spread.len(), 3, "with the new agent: {tally:?}");
-    let service = setup.service(&web(Family::V4)).unwrap();
-    assert!(service["connections_total"].as_u64().unwrap() > counted, "the counters start over: {service}");
+    wait::until_true(SOON, "the counters go on from where they were", || {
+        setup.service(&web(Family::V4)).unwrap()["connections_total"].as_u64().unwrap() > counted
+    })
+    .unwrap();
 
     for family in Family::BOTH {
         setup.agent.must(["backend", "drain", &web(family), &setup.http(0, family)]).unwrap();
