@@ -37,9 +37,10 @@ impl Delta {
     #[inline(always)]
     pub const fn address(old: &Address, new: &Address) -> Self {
         let mut sum = 0u64;
+        let (old, new) = (old.words(), new.words());
         let mut i = 0;
         while i < 4 {
-            sum += !old.0[i].0 as u64 + new.0[i].0 as u64;
+            sum += !old[i].0 as u64 + new[i].0 as u64;
             i += 1;
         }
         Self(fold(sum))

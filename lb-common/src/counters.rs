@@ -4,8 +4,9 @@ use crate::abi::row;
 use crate::atomic::Word;
 use crate::reason::{Event, Reason};
 
-const REASONS: usize = 40;
-const EVENTS: usize = 24;
+// Powers of two: the masked index below cannot be out of bounds, and no check of it survives in the program.
+const REASONS: usize = 64;
+const EVENTS: usize = 32;
 const _: () = assert!(Reason::ALL.len() <= REASONS && Event::ALL.len() <= EVENTS);
 
 /// One CPU's count of outcomes and events.
@@ -15,19 +16,19 @@ pub struct Outcomes {
     reasons: [Word; REASONS],
     events: [Word; EVENTS],
 }
-row!(Outcomes, 512, { [Word; REASONS], [Word; EVENTS] });
+row!(Outcomes, 768, { [Word; REASONS], [Word; EVENTS] });
 
 impl Outcomes {
     /// The counter of a reason.
     #[inline(always)]
     pub const fn reason(&self, reason: Reason) -> &Word {
-        &self.reasons[reason as usize]
+        &self.reasons[reason as usize % REASONS]
     }
 
     /// The counter of an event.
     #[inline(always)]
     pub const fn event(&self, event: Event) -> &Word {
-        &self.events[event as usize]
+        &self.events[event as usize % EVENTS]
     }
 }
 

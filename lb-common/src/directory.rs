@@ -55,14 +55,19 @@ impl Entry {
         (self.0 ^ hash) >> 32 == 0 && self.0 as u32 != 0
     }
 
-    /// The kind; a value that was never written counts as a virtual address, the one that asks least of its row.
-    #[inline(always)]
+    /// The kind. For userspace: packets ask for one kind and compare with [`is`](Self::is).
     pub const fn kind(self) -> Kind {
-        match self.0 >> 16 & 0xff {
+        match self.0 as u32 >> 16 {
             1 => Kind::Service,
             2 => Kind::Backend,
             _ => Kind::Vip,
         }
+    }
+
+    /// Whether this is an entry of that kind.
+    #[inline(always)]
+    pub const fn is(self, kind: Kind) -> bool {
+        self.0 as u32 >> 16 == kind as u32
     }
 
     /// The identifier.
@@ -81,15 +86,7 @@ pub const fn hash4(address: Be32, port: Be16, protocol: Protocol, key: u64) -> u
 /// Hash of an IPv6 address with port and protocol.
 #[inline(always)]
 pub const fn hash6(address: &Address, port: Be16, protocol: Protocol, key: u64) -> u64 {
-    let [a, b, c, d] = address.0;
-    mix3(
-        [
-            (a.0 as u64) << 32 | b.0 as u64,
-            (c.0 as u64) << 32 | d.0 as u64,
-            (port.0 as u64) << 16 | protocol.0 as u64,
-        ],
-        key,
-    )
+    mix3([address.0[0], address.0[1], (port.0 as u64) << 16 | protocol.0 as u64], key)
 }
 
 /// Hash of either.
@@ -177,7 +174,8 @@ mod tests {
         };
         for n in 1..=5000 {
             let entry = find(n).expect("listed");
-            assert_eq!((entry.kind(), entry.id()), (Kind::Backend, n as u16));
+            assert!(entry.is(Kind::Backend));
+            assert_eq!(entry.id(), n as u16);
         }
         // A tag of 32 bits in one of 16,384 buckets: chance finds one stranger in about 10^13.
         assert!((5001..105_000).all(|n| find(n).is_none()));

@@ -11,7 +11,7 @@
 //! +----+-----+---------------+------------+-------+-------------+-------------+
 //! ```
 //!
-//! `lock` and `spill` are the bucket's, kept in way 0. In [`State::Answered`] the stamp's upper 16 bits hold what
+//! `lock` and `spill` are the bucket's, kept in way 0. In [`State::ANSWERED`] the stamp's upper 16 bits hold what
 //! the client's ACK must acknowledge and its lower 6 the time.
 
 use crate::abi::row;
@@ -23,78 +23,80 @@ use crate::hash::{mix, mix3};
 pub const WAYS: usize = 4;
 
 /// Where a flow is in its life.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Nobody's.
-    Free = 0,
-    /// Being written by whoever holds the bucket's lock.
-    Claimed = 1,
-    /// TCP: a SYN went to the backend.
-    HalfOpen = 2,
-    /// TCP: the backend's SYN-ACK went to the client. Not proof of a client: backends answer spoofed SYNs.
-    Answered = 3,
-    /// TCP: the client acknowledged the SYN-ACK's sequence number, so it saw it. Never evicted by an unproven flow.
-    Established = 4,
-    /// TCP: a FIN or RST was seen; the next SYN starts a new flow.
-    Closing = 5,
-    /// UDP.
-    Datagram = 6,
-    /// TCP met in mid-stream: the entry was lost, or the balancer came later than the flow.
-    Adopted = 7,
-}
+///
+/// Four bits of the data word, and no Rust `enum`: any four bits are valid, and a comparison is one instruction
+/// where an `enum` would first have to be checked into shape.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct State(u8);
 
 impl State {
+    /// Nobody's.
+    pub const FREE: Self = Self(0);
+    /// Being written by whoever holds the bucket's lock.
+    pub const CLAIMED: Self = Self(1);
+    /// TCP: a SYN went to the backend.
+    pub const HALF_OPEN: Self = Self(2);
+    /// TCP: the backend's SYN-ACK went to the client. Not proof of a client: backends answer spoofed SYNs.
+    pub const ANSWERED: Self = Self(3);
+    /// TCP: a FIN or RST was seen; the next SYN starts a new flow.
+    pub const CLOSING: Self = Self(4);
+    /// TCP: the client acknowledged the SYN-ACK's sequence number, so it saw it. Never evicted by an unproven flow.
+    pub const ESTABLISHED: Self = Self(5);
+    /// UDP.
+    pub const DATAGRAM: Self = Self(6);
+    /// TCP met in mid-stream: the entry was lost, or the balancer came later than the flow.
+    pub const ADOPTED: Self = Self(7);
+
     /// Every state, in the order of its number.
-    pub const ALL: [State; 8] = [
-        Self::Free,
-        Self::Claimed,
-        Self::HalfOpen,
-        Self::Answered,
-        Self::Established,
-        Self::Closing,
-        Self::Datagram,
-        Self::Adopted,
+    pub const ALL: [Self; 8] = [
+        Self::FREE,
+        Self::CLAIMED,
+        Self::HALF_OPEN,
+        Self::ANSWERED,
+        Self::CLOSING,
+        Self::ESTABLISHED,
+        Self::DATAGRAM,
+        Self::ADOPTED,
     ];
 
     /// Whether a flow in this state counts as an active connection of its backend.
     #[inline(always)]
     pub const fn is_active(self) -> bool {
-        matches!(self, Self::Established | Self::Datagram | Self::Adopted)
+        self.0 >= Self::ESTABLISHED.0
     }
 
     /// Whether an entry in this state names a backend that packets may follow.
     #[inline(always)]
     pub const fn is_live(self) -> bool {
-        !matches!(self, Self::Free | Self::Claimed)
+        self.0 >= Self::HALF_OPEN.0
+    }
+
+    /// Whether this is that state; `==` that constant functions can use.
+    #[inline(always)]
+    pub const fn is(self, other: Self) -> bool {
+        self.0 == other.0
     }
 
     /// Stable name, as `lb-agent flows` shows it.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Free => "free",
-            Self::Claimed => "claimed",
-            Self::HalfOpen => "half-open",
-            Self::Answered => "answered",
-            Self::Established => "established",
-            Self::Closing => "closing",
-            Self::Datagram => "datagram",
-            Self::Adopted => "adopted",
+            Self::FREE => "free",
+            Self::CLAIMED => "claimed",
+            Self::HALF_OPEN => "half-open",
+            Self::ANSWERED => "answered",
+            Self::CLOSING => "closing",
+            Self::ESTABLISHED => "established",
+            Self::DATAGRAM => "datagram",
+            Self::ADOPTED => "adopted",
+            _ => "unknown",
         }
     }
+}
 
-    #[inline(always)]
-    const fn from_bits(bits: u64) -> Self {
-        match bits & 0xf {
-            1 => Self::Claimed,
-            2 => Self::HalfOpen,
-            3 => Self::Answered,
-            4 => Self::Established,
-            5 => Self::Closing,
-            6 => Self::Datagram,
-            7 => Self::Adopted,
-            _ => Self::Free,
-        }
+impl core::fmt::Debug for State {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -126,7 +128,7 @@ impl Data {
         Self(
             previous.0 & FLAGS
                 | generation << GENERATION_SHIFT
-                | (state as u64) << STATE_SHIFT
+                | (state.0 as u64) << STATE_SHIFT
                 | backend as u64,
         )
         .stamped(now)
@@ -147,7 +149,7 @@ impl Data {
     /// The state.
     #[inline(always)]
     pub const fn state(self) -> State {
-        State::from_bits(self.0 >> STATE_SHIFT)
+        State((self.0 >> STATE_SHIFT) as u8 & 0xf)
     }
 
     /// Counts the flows that have had this way, modulo 256.
@@ -159,7 +161,7 @@ impl Data {
     /// The same entry in another state.
     #[inline(always)]
     pub const fn in_state(self, state: State) -> Self {
-        Self(self.0 & !(0xf << STATE_SHIFT) | (state as u64) << STATE_SHIFT)
+        Self(self.0 & !(0xf << STATE_SHIFT) | (state.0 as u64) << STATE_SHIFT)
     }
 
     /// The same entry by another next hop.
@@ -178,7 +180,7 @@ impl Data {
     #[inline(always)]
     pub const fn answered(self, acknowledgement: u16, now: u64) -> Self {
         let stamp = (acknowledgement as u64) << ANSWERED_TIME_BITS | now & ANSWERED_TIME_MASK;
-        self.in_state(State::Answered).stamped(stamp)
+        self.in_state(State::ANSWERED).stamped(stamp)
     }
 
     /// What [`answered`](Self::answered) kept of the expected acknowledgement.
@@ -190,10 +192,7 @@ impl Data {
     /// Ticks since the last packet. Wraps at 48 days, and at 64 ticks while answered: far beyond each timeout.
     #[inline(always)]
     pub const fn age(self, now: u64) -> u64 {
-        let mask = match self.state() {
-            State::Answered => ANSWERED_TIME_MASK,
-            _ => STAMP_MASK,
-        };
+        let mask = if self.state().is(State::ANSWERED) { ANSWERED_TIME_MASK } else { STAMP_MASK };
         now.wrapping_sub(self.0 >> STAMP_SHIFT) & mask
     }
 
@@ -269,12 +268,7 @@ impl Key6 {
     /// The flow of `client` to a service.
     #[inline(always)]
     pub const fn new(client: &Address, port: Be16, service: u16) -> Self {
-        let [a, b, c, d] = client.0;
-        Self([
-            (a.0 as u64) << 32 | b.0 as u64,
-            (c.0 as u64) << 32 | d.0 as u64,
-            (port.0 as u64) << 16 | service as u64,
-        ])
+        Self([client.0[0], client.0[1], (port.0 as u64) << 16 | service as u64])
     }
 }
 
@@ -300,9 +294,7 @@ impl Key for Key6 {
 
     fn read(stored: &[Word; 3]) -> (Address, Be16, u16) {
         let [head, tail, rest] = [stored[0].load(), stored[1].load(), stored[2].load()];
-        let word = |half: u64| Be32(half as u32);
-        let address = Address([word(head >> 32), word(head), word(tail >> 32), word(tail)]);
-        (address, Be16((rest >> 16) as u16), rest as u16)
+        (Address([head, tail]), Be16((rest >> 16) as u16), rest as u16)
     }
 }
 
@@ -365,15 +357,15 @@ mod tests {
 
     #[test]
     fn a_data_word_keeps_its_parts_apart() {
-        let first = Data::succeeding(Data(LOCK), State::HalfOpen, 0xffff, 0x3f_ffff);
-        assert_eq!((first.backend(), first.state(), first.generation()), (0xffff, State::HalfOpen, 1));
+        let first = Data::succeeding(Data(LOCK), State::HALF_OPEN, 0xffff, 0x3f_ffff);
+        assert_eq!((first.backend(), first.state(), first.generation()), (0xffff, State::HALF_OPEN, 1));
         assert_eq!(first.0 & LOCK, LOCK);
         let answered = first.by_next_hop(0xabc).answered(0xbeef, 70);
         assert_eq!(answered.expected_acknowledgement(), 0xbeef);
         assert_eq!((answered.next_hop(), answered.backend(), answered.generation()), (0xabc, 0xffff, 1));
         assert_eq!(answered.age(73), 3);
         let freed = answered.freed();
-        assert_eq!((freed.state(), freed.generation(), freed.backend()), (State::Free, 1, 0));
+        assert_eq!((freed.state(), freed.generation(), freed.backend()), (State::FREE, 1, 0));
         assert_eq!(freed.0 & LOCK, LOCK);
     }
 
@@ -381,7 +373,7 @@ mod tests {
     fn generations_wrap_without_touching_their_neighbours() {
         let mut data = Data(0);
         for expected in 1..=300u32 {
-            data = Data::succeeding(data, State::Datagram, 7, 5);
+            data = Data::succeeding(data, State::DATAGRAM, 7, 5);
             assert_eq!((u32::from(data.generation()), data.backend(), data.age(5)), (expected & 0xff, 7, 0));
         }
     }

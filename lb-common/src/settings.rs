@@ -58,11 +58,11 @@ pub mod timeout {
     #[inline(always)]
     pub const fn of(state: State) -> u64 {
         match state {
-            State::Established | State::Adopted => ESTABLISHED,
-            State::Datagram => DATAGRAM,
-            State::Closing => CLOSING,
-            State::HalfOpen | State::Answered => HALF_OPEN,
-            State::Free | State::Claimed => 0,
+            State::ESTABLISHED | State::ADOPTED => ESTABLISHED,
+            State::DATAGRAM => DATAGRAM,
+            State::CLOSING => CLOSING,
+            State::HALF_OPEN | State::ANSWERED => HALF_OPEN,
+            _ => 0,
         }
     }
 }

@@ -25,11 +25,12 @@ pub fn service<A: Family, T: Tables>(
     protocol: Protocol,
 ) -> Option<Found<'_, Service>> {
     let entry = find::<A, T>(tables, address, port, protocol)?;
-    if entry.kind() as u8 != Kind::Service as u8 {
+    if !entry.is(Kind::Service) {
         return None;
     }
     let row = tables.service(entry.id())?;
-    let ours = A::narrow(&row.vip) == address && row.port == port && row.protocol == protocol && row.live == 1;
+    let ours =
+        A::narrow(&row.vip) == address && row.port == port && row.protocol == protocol && row.live == 1;
     ours.then_some(Found { id: entry.id(), row })
 }
 
@@ -42,7 +43,7 @@ pub fn endpoint<A: Family, T: Tables>(
     protocol: Protocol,
 ) -> Option<Found<'_, Backend>> {
     let entry = find::<A, T>(tables, address, port, protocol)?;
-    if entry.kind() as u8 != Kind::Backend as u8 {
+    if !entry.is(Kind::Backend) {
         return None;
     }
     let row = tables.backend(entry.id())?;
@@ -54,14 +55,18 @@ pub fn endpoint<A: Family, T: Tables>(
 #[inline(always)]
 pub fn is_vip<A: Family, T: Tables>(tables: &T, address: A::Address) -> bool {
     let Some(entry) = find::<A, T>(tables, address, Be16(0), Protocol(0)) else { return false };
-    entry.kind() as u8 == Kind::Vip as u8
-        && tables.service(entry.id()).is_some_and(|row| A::narrow(&row.vip) == address)
+    entry.is(Kind::Vip) && tables.service(entry.id()).is_some_and(|row| A::narrow(&row.vip) == address)
 }
 
 /// What the directory has under a key, or under another with the same tag: the caller compares with the row.
 #[inline(always)]
-fn find<A: Family, T: Tables>(tables: &T, address: A::Address, port: Be16, protocol: Protocol) -> Option<Entry> {
-    let settings = tables.settings()?;
+fn find<A: Family, T: Tables>(
+    tables: &T,
+    address: A::Address,
+    port: Be16,
+    protocol: Protocol,
+) -> Option<Entry> {
+    let settings = tables.settings();
     let buckets = settings.directory_mask.wrapping_add(1);
     let (key, base) = match settings.directory_half.load() {
         0 => (settings.directory_keys[0].load(), 0),

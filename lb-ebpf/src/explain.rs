@@ -34,9 +34,19 @@ pub enum Explanation {
 }
 
 /// Explains a packet from `client` to `vip`; both of one family.
-pub fn explain<T: Tables>(tables: &T, protocol: Protocol, client: (Address, Be16), vip: (Address, Be16)) -> Explanation {
+pub fn explain<T: Tables>(
+    tables: &T,
+    protocol: Protocol,
+    client: (Address, Be16),
+    vip: (Address, Be16),
+) -> Explanation {
     if vip.0.is_v4() {
-        family::<Ipv4, T>(tables, protocol, (Ipv4::narrow(&client.0), client.1), (Ipv4::narrow(&vip.0), vip.1))
+        family::<Ipv4, T>(
+            tables,
+            protocol,
+            (Ipv4::narrow(&client.0), client.1),
+            (Ipv4::narrow(&vip.0), vip.1),
+        )
     } else {
         family::<Ipv6, T>(tables, protocol, client, vip)
     }
@@ -63,7 +73,7 @@ fn family<A: Family, T: Tables>(
 /// The flow's answer, if there is a flow whose backend still serves.
 fn flow<A: Family, T: Tables>(tables: &T, client: (A::Address, Be16), service: u16) -> Option<Explanation> {
     let key = A::key(client.0, client.1, service);
-    let bucket = A::bucket(tables, key.hash(tables.settings()?.flow_key) as u32)?;
+    let bucket = A::bucket(tables, key.hash(tables.settings().flow_key) as u32)?;
     let Lookup::Hit(_, data) = flows::look_up(bucket, key) else { return None };
     let row = tables.backend(data.backend())?;
     (row.service == service && row.is_serving())

@@ -1,6 +1,7 @@
 //! What differs between IPv4 and IPv6, so that nothing else has to be written twice.
 
 use lb_common::address::{Address, Be16, Be32, Protocol};
+use lb_common::checksum::Delta;
 use lb_common::directory;
 use lb_common::flow::{Bucket, Key, Key4, Key6};
 use lb_common::hash::{mix, mix3};
@@ -23,6 +24,8 @@ pub trait Family: Copy + core::fmt::Debug {
     const ICMP: Protocol;
     /// Whether the header has a checksum of its own, and the ICMP checksum covers no addresses.
     const HEADER_CHECKSUM: bool;
+    /// Whether other headers may stand between the IP header and the transport header.
+    const HAS_EXTENSIONS: bool;
 
     /// This family's form of a row's address.
     fn narrow(address: &Address) -> Self::Address;
@@ -33,6 +36,9 @@ pub trait Family: Copy + core::fmt::Debug {
     fn read_address<F: Frame>(frame: &F, at: usize, side: Side) -> Option<Self::Address>;
     /// Writes it. The header's checksum is the caller's business.
     fn write_address<F: Frame>(frame: &mut F, at: usize, side: Side, address: Self::Address) -> Option<()>;
+
+    /// Writes TTL or hop limit, and what it and the new address do to the header's checksum if there is one.
+    fn write_hop_limit<F: Frame>(frame: &mut F, at: usize, hop_limit: u8, address: Delta) -> Option<()>;
 
     /// Hash of an endpoint in the directory.
     fn directory_hash(address: Self::Address, port: Be16, protocol: Protocol, key: u64) -> u64;
@@ -72,6 +78,7 @@ impl Family for Ipv4 {
     const HEADER: usize = 20;
     const ICMP: Protocol = Protocol::ICMP;
     const HEADER_CHECKSUM: bool = true;
+    const HAS_EXTENSIONS: bool = false;
 
     #[inline(always)]
     fn narrow(address: &Address) -> Be32 {
@@ -85,13 +92,23 @@ impl Family for Ipv4 {
 
     #[inline(always)]
     fn read_address<F: Frame>(frame: &F, at: usize, side: Side) -> Option<Be32> {
-        frame.bytes::<4>(at + offset4(side)).map(|bytes| Be32::from_wire(*bytes))
+        frame.read::<4>(at + offset4(side)).map(Be32::from_wire)
     }
 
     #[inline(always)]
     fn write_address<F: Frame>(frame: &mut F, at: usize, side: Side, address: Be32) -> Option<()> {
-        *frame.bytes_mut::<4>(at + offset4(side))? = address.to_wire();
+        frame.write(at + offset4(side), address.to_wire())?;
         Some(())
+    }
+
+    #[inline(always)]
+    fn write_hop_limit<F: Frame>(frame: &mut F, at: usize, hop_limit: u8, address: Delta) -> Option<()> {
+        frame.modify::<4>(at + 8, |header| {
+            let old = u16::from_ne_bytes([header[0], header[1]]);
+            header[0] = hop_limit;
+            let delta = address.and(Delta::word(old, u16::from_ne_bytes([header[0], header[1]])));
+            [header[2], header[3]] = delta.apply(u16::from_ne_bytes([header[2], header[3]])).to_ne_bytes();
+        })
     }
 
     #[inline(always)]
@@ -111,7 +128,7 @@ impl Family for Ipv4 {
 
     #[inline(always)]
     fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<Key4>> {
-        tables.flows4(hash & tables.settings()?.flow4_mask)
+        tables.flows4(hash & tables.settings().flow4_mask)
     }
 
     #[inline(always)]
@@ -137,6 +154,7 @@ impl Family for Ipv6 {
     const HEADER: usize = 40;
     const ICMP: Protocol = Protocol::ICMPV6;
     const HEADER_CHECKSUM: bool = false;
+    const HAS_EXTENSIONS: bool = true;
 
     #[inline(always)]
     fn narrow(address: &Address) -> Address {
@@ -150,13 +168,18 @@ impl Family for Ipv6 {
 
     #[inline(always)]
     fn read_address<F: Frame>(frame: &F, at: usize, side: Side) -> Option<Address> {
-        frame.bytes::<16>(at + offset6(side)).map(|bytes| Address::from_wire(*bytes))
+        frame.read::<16>(at + offset6(side)).map(Address::from_wire)
     }
 
     #[inline(always)]
     fn write_address<F: Frame>(frame: &mut F, at: usize, side: Side, address: Address) -> Option<()> {
-        *frame.bytes_mut::<16>(at + offset6(side))? = address.to_wire();
+        frame.write(at + offset6(side), address.to_wire())?;
         Some(())
+    }
+
+    #[inline(always)]
+    fn write_hop_limit<F: Frame>(frame: &mut F, at: usize, hop_limit: u8, _: Delta) -> Option<()> {
+        frame.write(at + 7, [hop_limit])
     }
 
     #[inline(always)]
@@ -171,20 +194,18 @@ impl Family for Ipv6 {
 
     #[inline(always)]
     fn slot_hash(client: Address, port: Be16, seed: u64) -> u64 {
-        let [a, b, c, d] = client.0;
-        mix3([(a.0 as u64) << 32 | b.0 as u64, (c.0 as u64) << 32 | d.0 as u64, port.0 as u64], seed)
+        mix3([client.0[0], client.0[1], port.0 as u64], seed)
     }
 
     #[inline(always)]
     fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<Key6>> {
-        tables.flows6(hash & tables.settings()?.flow6_mask)
+        tables.flows6(hash & tables.settings().flow6_mask)
     }
 
     #[inline(always)]
     fn is_unicast(address: Address) -> bool {
-        let multicast = address.0[0].get() >> 24 == 0xff;
-        let unspecified_or_loopback =
-            address.0[0].0 == 0 && address.0[1].0 == 0 && address.0[2].0 == 0 && address.0[3].get() <= 1;
+        let multicast = address.0[0] & 0xff == 0xff;
+        let unspecified_or_loopback = address.0[0] == 0 && u64::from_be(address.0[1]) <= 1;
         !multicast && !unspecified_or_loopback
     }
 }

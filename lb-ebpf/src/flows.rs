@@ -9,7 +9,6 @@
 //! * Unproven flows displace half-open, closing and idle entries only; where none is, the flow goes untracked and
 //!   the bucket is marked, so that its replies are still recognised.
 
-use lb_common::counters::Outcomes;
 use lb_common::flow::{Bucket, Data, Entry, Key, LOCK, SPILL, State};
 use lb_common::reason::Event;
 use lb_common::settings::{Settings, timeout};
@@ -63,8 +62,11 @@ fn matching<K: Key>(entry: &Entry<K>, key: K) -> Option<Data> {
     let before = Data(entry.data.load());
     let same_key = key.is(&entry.key);
     let after = Data(entry.data.load());
-    (same_key && before.generation() == after.generation() && before.state().is_live() && after.state().is_live())
-        .then_some(after)
+    (same_key
+        && before.generation() == after.generation()
+        && before.state().is_live()
+        && after.state().is_live())
+    .then_some(after)
 }
 
 /// Makes an entry for a flow that a look-up did not find.
@@ -129,7 +131,7 @@ fn claim<K: Key>(bucket: &Bucket<K>, now: u64) -> Option<(&Entry<K>, Data, Data)
     if loss(data, now) == Loss::NotAllowed {
         return None;
     }
-    let claimed = data.in_state(State::Claimed);
+    let claimed = data.in_state(State::CLAIMED);
     // An ACK may have established the victim since it was read: then the swap fails, and rightly.
     entry.data.replace(data.0, claimed.0).then_some((entry, claimed, data))
 }
@@ -148,11 +150,11 @@ enum Loss {
 fn loss(data: Data, now: u64) -> Loss {
     let state = data.state();
     match state {
-        State::Free => Loss::Nothing,
-        State::Claimed => Loss::NotAllowed,
+        State::FREE => Loss::Nothing,
+        State::CLAIMED => Loss::NotAllowed,
         _ if data.age(now) > timeout::of(state) => Loss::Idle,
-        State::HalfOpen | State::Answered => Loss::HalfOpen,
-        State::Closing => Loss::Closing,
+        State::HALF_OPEN | State::ANSWERED => Loss::HalfOpen,
+        State::CLOSING => Loss::Closing,
         _ => Loss::NotAllowed,
     }
 }
@@ -180,43 +182,42 @@ pub fn update<K: Key>(entry: &Entry<K>, seen: Data, step: impl Fn(Data) -> Data)
     None
 }
 
-/// Counts what a change of state means for the backends' active connections and the events.
+/// Counts what a change of an entry means, if it is more than a new stamp.
 #[inline(always)]
 pub fn account<T: Tables>(tables: &T, before: Data, after: Data) {
-    let (was, is) = (before.state(), after.state());
-    if was.is_active() && (!is.is_active() || before.backend() != after.backend()) {
-        closed(tables, before.backend());
-    }
-    if is.is_active() && (!was.is_active() || before.backend() != after.backend()) {
-        opened(tables, after.backend());
-    }
-    if is as u8 == State::Established as u8 && was as u8 != State::Established as u8 {
-        count(tables, Event::FlowEstablished);
+    if before.state() != after.state() || before.backend() != after.backend() {
+        count_transition(tables, before.0, after.0);
     }
 }
 
-/// Counts a flow that became active.
-#[inline(always)]
-pub fn opened<T: Tables>(tables: &T, backend: u16) {
-    if let Some(traffic) = tables.traffic(backend) {
+/// Active connections of the backends before and after, and the proof of a client. A function of its own in the
+/// kernel too: three packets of a connection come here, and its copies would double the program.
+#[inline(never)]
+fn count_transition<T: Tables>(tables: &T, before: u64, after: u64) {
+    let (before, after) = (Data(before), Data(after));
+    let (was, is) = (before.state(), after.state());
+    let moved = before.backend() != after.backend();
+    if was.is_active()
+        && (!is.is_active() || moved)
+        && let Some(traffic) = tables.traffic(before.backend())
+    {
+        traffic.closed.count(1);
+    }
+    if is.is_active()
+        && (!was.is_active() || moved)
+        && let Some(traffic) = tables.traffic(after.backend())
+    {
         traffic.opened.count(1);
     }
-}
-
-/// Counts a flow that stopped being active.
-#[inline(always)]
-pub fn closed<T: Tables>(tables: &T, backend: u16) {
-    if let Some(traffic) = tables.traffic(backend) {
-        traffic.closed.count(1);
+    if is == State::ESTABLISHED && was != State::ESTABLISHED {
+        count(tables, Event::FlowEstablished);
     }
 }
 
 /// Counts an event.
 #[inline(always)]
 pub fn count<T: Tables>(tables: &T, event: Event) {
-    if let Some(outcomes) = tables.outcomes() {
-        Outcomes::event(outcomes, event).count(1);
-    }
+    tables.outcomes().event(event).count(1);
 }
 
 /// The time in the ticks that entries are stamped with.

@@ -2,9 +2,9 @@
 
 /// One Ethernet frame, as received.
 ///
-/// Every access is one bounds check that hands out a reference to an array of constant length, after which
-/// indexing with constants cannot fail: no panic path survives, and the verifier sees what it needs.
-/// A reference cannot be kept across [`move_front`](Self::move_front): that does not compile.
+/// Every access is one bounds check that moves an array of constant length, after which indexing with constants
+/// cannot fail: no panic path survives, and the verifier sees what it needs. Nothing outlives an access, so nothing
+/// dangles when the frame moves.
 pub trait Frame {
     /// Bytes from the first of the link-layer header to the last.
     fn length(&self) -> usize;
@@ -13,10 +13,26 @@ pub trait Frame {
     fn ingress(&self) -> u32;
 
     /// `N` bytes from `at` on; `None` where the frame ends before.
-    fn bytes<const N: usize>(&self, at: usize) -> Option<&[u8; N]>;
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
 
-    /// As [`bytes`](Self::bytes), to be written.
-    fn bytes_mut<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]>;
+    /// Changes `N` bytes from `at` on; `None`, and nothing changed, where the frame ends before.
+    fn modify<const N: usize>(&mut self, at: usize, change: impl FnOnce(&mut [u8; N])) -> Option<()>;
+
+    /// Replaces `N` bytes from `at` on; `None`, and nothing replaced, where the frame ends before.
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
+        self.modify(at, |place| *place = bytes)
+    }
+
+    /// The same offset, at most [`MAX_OFFSET`], with its history forgotten.
+    ///
+    /// The kernel's verifier follows every combination of tags, options and extension headers through the rest of the
+    /// program, as if each offset were a program of its own. Where what follows does not depend on how an offset came
+    /// about, this joins the paths.
+    #[inline(always)]
+    fn forget(&self, offset: usize) -> usize {
+        offset
+    }
 
     /// Moves the start of the frame by that many bytes: negative grows it at the front. New bytes are undefined.
     fn move_front(&mut self, by: i32) -> Option<()>;

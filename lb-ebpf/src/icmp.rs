@@ -6,18 +6,18 @@
 //! discovery ends at the balancer.
 
 use lb_common::address::{Be16, Protocol};
+use lb_common::backend::Backend;
 use lb_common::checksum::Delta;
 use lb_common::flow::Key;
 use lb_common::reason::Reason;
-use lb_common::settings::Settings;
 
 use crate::classify::{self, Found};
 use crate::family::{Family, Ipv4, Ipv6, Side};
 use crate::flows::{self, Lookup};
 use crate::frame::Frame;
 use crate::link::{self, LinkHeader};
-use crate::next_hops::{self, Way};
-use crate::parse::{Headers, is_balanced};
+use crate::next_hops::{self, Kind, Way};
+use crate::parse::{Headers, Part, is_balanced};
 use crate::reply::{self, Owner};
 use crate::select::{self, Selection};
 use crate::send::out;
@@ -43,11 +43,9 @@ pub trait Messages: Family + Sized {
     fn turn<F: Frame>(frame: &mut F, ip: &Headers<Self>) -> Option<()>;
 }
 
-/// The packet that an error quotes.
+/// Where things are in the packet that an error quotes. Its addresses stay in the frame: the stack is 512 bytes.
 #[derive(Clone, Copy, Debug)]
-struct Quote<A: Family> {
-    source: A::Address,
-    destination: A::Address,
+struct Quote {
     source_port: Be16,
     destination_port: Be16,
     protocol: Protocol,
@@ -55,11 +53,21 @@ struct Quote<A: Family> {
     l4: usize,
 }
 
+/// Whom an error is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recipient {
+    /// The backend: the quote is of its reply, and named the virtual address as its source.
+    Backend,
+    /// The client: the quote is of its request, and names the backend as its destination.
+    Client,
+}
+
 /// Answers, translates, or lets pass.
 #[inline(always)]
 pub fn handle<A: Messages, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: &Headers<A>) -> Step<Verdict> {
     // Fragmented ICMP is the kernel's: nothing that matters here is that long.
-    let Some(&[kind, _]) = frame.bytes::<2>(ip.l4).filter(|_| ip.fragment.is_none() && ip.protocol == A::ICMP) else {
+    let Some([kind, _]) = frame.read::<2>(ip.l4).filter(|_| ip.part == Part::Whole && ip.protocol == A::ICMP)
+    else {
         return Err(Verdict::Pass(Reason::PassNotOurs));
     };
     let to_vip = classify::is_vip::<A, T>(tables, ip.destination);
@@ -68,29 +76,34 @@ pub fn handle<A: Messages, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: &
     }
     let quote = if A::is_error(kind) { quoted::<A, F>(frame, ip) } else { None };
     let Some(quote) = quote else {
-        let reason = if to_vip && A::is_error(kind) { Reason::PassIcmpWithoutFlow } else { Reason::PassNotOurs };
+        let reason =
+            if to_vip && A::is_error(kind) { Reason::PassIcmpWithoutFlow } else { Reason::PassNotOurs };
         return Err(Verdict::Pass(reason));
     };
-    let settings = tables.settings().ok_or(Verdict::INTERNAL)?;
+    let source = A::read_address(frame, quote.l3, Side::Source).ok_or(Verdict::INTERNAL)?;
     if to_vip
-        && ip.destination == quote.source
-        && let Some(service) = classify::service::<A, T>(tables, quote.source, quote.source_port, quote.protocol)
+        && ip.destination == source
+        && let Some(service) = classify::service::<A, T>(tables, source, quote.source_port, quote.protocol)
     {
-        return about_reply(frame, tables, settings, ip, &quote, service.id);
+        return about_reply(frame, tables, ip, &quote, service.id);
     }
-    if let Some(first) = classify::endpoint::<A, T>(tables, quote.destination, quote.destination_port, quote.protocol) {
-        return about_request(frame, tables, settings, ip, &quote, first.id);
+    let destination = A::read_address(frame, quote.l3, Side::Destination).ok_or(Verdict::INTERNAL)?;
+    if let Some(first) =
+        classify::endpoint::<A, T>(tables, destination, quote.destination_port, quote.protocol)
+    {
+        return about_request(frame, tables, ip, &quote, (source, quote.source_port), first.id);
     }
     Err(Verdict::Pass(if to_vip { Reason::PassIcmpWithoutFlow } else { Reason::PassNotOurs }))
 }
 
 #[inline(always)]
 fn answer_echo<A: Messages, F: Frame>(frame: &mut F, ip: &Headers<A>) -> Option<Verdict> {
-    let header = frame.bytes_mut::<4>(ip.l4)?;
-    let old = u16::from_ne_bytes([header[0], header[1]]);
-    header[0] = A::ECHO.1;
-    let delta = Delta::word(old, u16::from_ne_bytes([header[0], header[1]]));
-    [header[2], header[3]] = delta.apply(u16::from_ne_bytes([header[2], header[3]])).to_ne_bytes();
+    frame.modify::<4>(ip.l4, |header| {
+        let old = u16::from_ne_bytes([header[0], header[1]]);
+        header[0] = A::ECHO.1;
+        let delta = Delta::word(old, u16::from_ne_bytes([header[0], header[1]]));
+        [header[2], header[3]] = delta.apply(u16::from_ne_bytes([header[2], header[3]])).to_ne_bytes();
+    })?;
     A::turn(frame, ip)?;
     LinkHeader::read(frame, ip.l3, A::ETHERTYPE)?.answered().write(frame)?;
     Some(Verdict::Transmit(Reason::EchoAnswered))
@@ -98,16 +111,14 @@ fn answer_echo<A: Messages, F: Frame>(frame: &mut F, ip: &Headers<A>) -> Option<
 
 /// Reads the quote, as far as its ports.
 #[inline(always)]
-fn quoted<A: Messages, F: Frame>(frame: &F, ip: &Headers<A>) -> Option<Quote<A>> {
+fn quoted<A: Messages, F: Frame>(frame: &F, ip: &Headers<A>) -> Option<Quote> {
     let l3 = ip.l4 + HEADER;
     let (protocol, l4) = A::quoted_transport(frame, l3)?;
     if !is_balanced(protocol) || l4 + 4 > ip.l3 + ip.length as usize {
         return None;
     }
-    let &[s0, s1, d0, d1] = frame.bytes::<4>(l4)?;
+    let [s0, s1, d0, d1] = frame.read::<4>(l4)?;
     Some(Quote {
-        source: A::read_address(frame, l3, Side::Source)?,
-        destination: A::read_address(frame, l3, Side::Destination)?,
         source_port: Be16::from_wire([s0, s1]),
         destination_port: Be16::from_wire([d0, d1]),
         protocol,
@@ -121,41 +132,37 @@ fn quoted<A: Messages, F: Frame>(frame: &F, ip: &Headers<A>) -> Option<Quote<A>>
 fn about_reply<A: Messages, F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    settings: &Settings,
     ip: &Headers<A>,
-    quote: &Quote<A>,
+    quote: &Quote,
     service: u16,
 ) -> Step<Verdict> {
-    let backend =
-        backend_of::<A, T>(tables, settings, quote, service).ok_or(Verdict::Pass(Reason::PassIcmpWithoutFlow))?;
-    let query =
-        || RouteQuery { ingress: frame.ingress(), source: A::widen(ip.source), destination: backend.row.address };
-    let way = next_hops::resolve(tables, settings, backend.row.next_hop.load() as u16, query);
-    if let Way::Found(_, reference) = way {
-        backend.row.next_hop.store(reference as u64);
-    }
-    let outer = Translation::<A>::to_backend(backend.row);
-    let inner = Translation { side: Side::Source, ..outer };
-    send(frame, ip, quote, way, &outer, &inner, Reason::IcmpToBackend)
+    let client = A::read_address(frame, quote.l3, Side::Destination).ok_or(Verdict::INTERNAL)?;
+    let backend = backend_of::<A, T>(tables, (client, quote.destination_port), service)
+        .ok_or(Verdict::Pass(Reason::PassIcmpWithoutFlow))?;
+    let query = || RouteQuery {
+        ingress: frame.ingress(),
+        source: A::widen(ip.source),
+        destination: backend.row.address,
+    };
+    let way = next_hops::to_backend(tables, tables.settings(), backend.row, query);
+    send(frame, ip, quote, &way, backend.row, Recipient::Backend)
 }
 
-/// The backend of the flow that a quoted reply belongs to.
+/// The backend of a client's flow to a service.
 #[inline(always)]
-fn backend_of<'a, A: Messages, T: Tables>(
-    tables: &'a T,
-    settings: &Settings,
-    quote: &Quote<A>,
+fn backend_of<A: Messages, T: Tables>(
+    tables: &T,
+    client: (A::Address, Be16),
     service: u16,
-) -> Option<Found<'a, lb_common::backend::Backend>> {
-    let key = A::key(quote.destination, quote.destination_port, service);
-    let bucket = A::bucket(tables, key.hash(settings.flow_key) as u32)?;
+) -> Option<Found<'_, Backend>> {
+    let key = A::key(client.0, client.1, service);
+    let bucket = A::bucket(tables, key.hash(tables.settings().flow_key) as u32)?;
     let found = match flows::look_up(bucket, key) {
         Lookup::Hit(_, data) => Found { id: data.backend(), row: tables.backend(data.backend())? },
         Lookup::Miss => return None,
         Lookup::Untracked => {
-            let row = tables.service(service)?;
-            let service = Found { id: service, row };
-            match select::backend::<A, T>(tables, &service, quote.destination, quote.destination_port) {
+            let service = Found { id: service, row: tables.service(service)? };
+            match select::backend::<A, T>(tables, &service, client.0, client.1) {
                 Selection::Backend(backend, _) => backend,
                 _ => return None,
             }
@@ -169,24 +176,16 @@ fn backend_of<'a, A: Messages, T: Tables>(
 fn about_request<A: Messages, F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    settings: &Settings,
     ip: &Headers<A>,
-    quote: &Quote<A>,
+    quote: &Quote,
+    client: (A::Address, Be16),
     first: u16,
 ) -> Step<Verdict> {
-    let client = (quote.source, quote.source_port);
+    let settings = tables.settings();
     let owner: Owner<'_, A::Key> = reply::owner::<A, T>(tables, settings, first, client)
         .ok_or(Verdict::Pass(Reason::PassIcmpWithoutFlow))?;
     let way = reply::to_client::<A, F, T>(frame, tables, settings, &owner, ip.destination);
-    let back = Translation::<A>::from_backend(owner.backend.row);
-    let inner = Translation { side: Side::Destination, ..back };
-    // What the backend itself complains about comes from the virtual address; a router in between keeps its own.
-    let outer = if ip.source == A::narrow(&owner.backend.row.address) {
-        back
-    } else {
-        Translation { address: ip.source, address_delta: Delta::NONE, ..back }
-    };
-    send(frame, ip, quote, way, &outer, &inner, Reason::IcmpToClient)
+    send(frame, ip, quote, &way, owner.backend.row, Recipient::Client)
 }
 
 /// Rewrites the quote, the ICMP checksum and the outer header, and sends the error out.
@@ -194,34 +193,67 @@ fn about_request<A: Messages, F: Frame, T: Tables>(
 fn send<A: Messages, F: Frame>(
     frame: &mut F,
     ip: &Headers<A>,
-    quote: &Quote<A>,
-    way: Way,
-    outer: &Translation<A>,
-    inner: &Translation<A>,
-    reason: Reason,
+    quote: &Quote,
+    way: &Way,
+    backend: &Backend,
+    recipient: Recipient,
 ) -> Step<Verdict> {
     // No error is sent about an error (RFC 1122 section 3.2.2).
     if ip.hop_limit <= 1 {
         return Err(Verdict::Drop(Reason::DropTimeExceeded));
     }
-    let (hop, left_to_kernel) = match way {
-        Way::Cached(hop) | Way::Found(hop, _) if ip.length <= hop.mtu => (Some(hop), reason),
-        Way::Cached(_) | Way::Found(..) if ip.dont_fragment => return Err(Verdict::Drop(Reason::DropTooBig)),
-        Way::Cached(_) | Way::Found(..) => (None, Reason::PassForFragmentation),
-        Way::NeighbourUnknown => (None, Reason::PassNeighbourUnknown),
-        Way::Unfollowable => (None, Reason::PassForRouting),
-        Way::NoRoute => return Err(Verdict::Drop(Reason::DropNoRoute)),
+    let reason = match recipient {
+        Recipient::Backend => Reason::IcmpToBackend,
+        Recipient::Client => Reason::IcmpToClient,
     };
-    let quote_delta = translate_quote(frame, ip, quote, inner).ok_or(Verdict::INTERNAL)?;
+    let left_to_kernel = match way.kind {
+        Kind::Hop if ip.length <= way.hop.mtu => {
+            rewrite(frame, ip, quote, backend, recipient, Forwarder::Here).ok_or(Verdict::INTERNAL)?;
+            link::address_to(frame, ip.l3, &way.hop, A::ETHERTYPE)?;
+            return Ok(out(frame, &way.hop, reason));
+        }
+        Kind::Hop if ip.dont_fragment => return Err(Verdict::Drop(Reason::DropTooBig)),
+        Kind::Hop => Reason::PassForFragmentation,
+        Kind::NeighbourUnknown => Reason::PassNeighbourUnknown,
+        Kind::Unfollowable => Reason::PassForRouting,
+        Kind::NoRoute => return Err(Verdict::Drop(Reason::DropNoRoute)),
+    };
+    rewrite(frame, ip, quote, backend, recipient, Forwarder::Kernel).ok_or(Verdict::INTERNAL)?;
+    Ok(Verdict::Pass(left_to_kernel))
+}
+
+/// Translates an error: its quote, its checksum, and the end of it that stands for the backend.
+#[inline(always)]
+fn rewrite<A: Messages, F: Frame>(
+    frame: &mut F,
+    ip: &Headers<A>,
+    quote: &Quote,
+    backend: &Backend,
+    recipient: Recipient,
+    by: Forwarder,
+) -> Option<()> {
+    let (inner, outer) = match recipient {
+        Recipient::Backend => {
+            let outer = Translation::<A>::to_backend(backend);
+            (Translation { side: Side::Source, ..outer }, outer)
+        }
+        Recipient::Client => {
+            let outer = Translation::<A>::from_backend(backend);
+            (Translation { side: Side::Destination, ..outer }, outer)
+        }
+    };
+    let quote_delta = translate_quote(frame, ip, quote, &inner)?;
+    // What the backend itself complains about comes from the virtual address; a router in between keeps its own.
+    let from_router = recipient == Recipient::Client && ip.source != A::narrow(&backend.address);
+    let outer_delta = if from_router { Delta::NONE } else { outer.address_delta };
     // ICMPv6 covers the addresses of the packet that carries it (RFC 4443 section 2.3), ICMP does not.
-    let delta = if A::HEADER_CHECKSUM { quote_delta } else { quote_delta.and(outer.address_delta) };
-    let field = frame.bytes_mut::<2>(ip.l4 + 2).ok_or(Verdict::INTERNAL)?;
-    *field = delta.apply(u16::from_ne_bytes(*field)).to_ne_bytes();
-    let by = if hop.is_some() { Forwarder::Here } else { Forwarder::Kernel };
-    outer.apply_ip(frame, ip, by).ok_or(Verdict::INTERNAL)?;
-    let Some(hop) = hop else { return Ok(Verdict::Pass(left_to_kernel)) };
-    link::address_to(frame, ip.l3, &hop, A::ETHERTYPE)?;
-    Ok(out(frame, &hop, reason))
+    let delta = if A::HEADER_CHECKSUM { quote_delta } else { quote_delta.and(outer_delta) };
+    update_field(frame, ip.l4 + 2, |field| delta.apply(field))?;
+    if from_router {
+        Translation { address: ip.source, address_delta: Delta::NONE, ..outer }.apply_ip(frame, ip, by)
+    } else {
+        outer.apply_ip(frame, ip, by)
+    }
 }
 
 /// Rewrites one end of the quoted packet and its checksums; returns what that does to the sum over the quote.
@@ -229,13 +261,14 @@ fn send<A: Messages, F: Frame>(
 fn translate_quote<A: Messages, F: Frame>(
     frame: &mut F,
     ip: &Headers<A>,
-    quote: &Quote<A>,
+    quote: &Quote,
     translation: &Translation<A>,
 ) -> Option<Delta> {
     A::write_address(frame, quote.l3, translation.side, translation.address)?;
     let mut delta = translation.address_delta;
     if A::HEADER_CHECKSUM {
-        delta = delta.and(update_field(frame, quote.l3 + 10, |field| translation.address_delta.apply(field))?);
+        delta =
+            delta.and(update_field(frame, quote.l3 + 10, |field| translation.address_delta.apply(field))?);
     }
     let port = quote.l4 + if translation.side == Side::Source { 0 } else { 2 };
     delta = delta.and(update_field(frame, port, |_| translation.port.0)?);
@@ -256,10 +289,9 @@ fn translate_quote<A: Messages, F: Frame>(
 /// Replaces a 16-bit field, as loaded; returns the difference it makes to a sum that covers it.
 #[inline(always)]
 fn update_field<F: Frame>(frame: &mut F, at: usize, new: impl Fn(u16) -> u16) -> Option<Delta> {
-    let field = frame.bytes_mut::<2>(at)?;
-    let old = u16::from_ne_bytes(*field);
+    let old = u16::from_ne_bytes(frame.read(at)?);
     let new = new(old);
-    *field = new.to_ne_bytes();
+    frame.write(at, new.to_ne_bytes())?;
     Some(Delta::word(old, new))
 }
 
@@ -275,7 +307,7 @@ impl Messages for Ipv4 {
 
     #[inline(always)]
     fn quoted_transport<F: Frame>(frame: &F, at: usize) -> Option<(Protocol, usize)> {
-        let header = frame.bytes::<20>(at)?;
+        let header = frame.read::<20>(at)?;
         let length = (header[0] & 0xf) as usize * 4;
         let later_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
         (header[0] >> 4 == 4 && length >= 20 && !later_fragment).then_some((Protocol(header[9]), at + length))
@@ -285,12 +317,12 @@ impl Messages for Ipv4 {
     fn turn<F: Frame>(frame: &mut F, ip: &Headers<Self>) -> Option<()> {
         Self::write_address(frame, ip.l3, Side::Source, ip.destination)?;
         Self::write_address(frame, ip.l3, Side::Destination, ip.source)?;
-        let header = frame.bytes_mut::<20>(ip.l3)?;
-        let old = u16::from_ne_bytes([header[8], header[9]]);
-        header[8] = HOP_LIMIT;
-        let delta = Delta::word(old, u16::from_ne_bytes([header[8], header[9]]));
-        [header[10], header[11]] = delta.apply(u16::from_ne_bytes([header[10], header[11]])).to_ne_bytes();
-        Some(())
+        frame.modify::<4>(ip.l3 + 8, |header| {
+            let old = u16::from_ne_bytes([header[0], header[1]]);
+            header[0] = HOP_LIMIT;
+            let delta = Delta::word(old, u16::from_ne_bytes([header[0], header[1]]));
+            [header[2], header[3]] = delta.apply(u16::from_ne_bytes([header[2], header[3]])).to_ne_bytes();
+        })
     }
 }
 
@@ -306,7 +338,7 @@ impl Messages for Ipv6 {
 
     #[inline(always)]
     fn quoted_transport<F: Frame>(frame: &F, at: usize) -> Option<(Protocol, usize)> {
-        let header = frame.bytes::<40>(at)?;
+        let header = frame.read::<40>(at)?;
         (header[0] >> 4 == 6).then_some((Protocol(header[6]), at + 40))
     }
 
@@ -314,7 +346,6 @@ impl Messages for Ipv6 {
     fn turn<F: Frame>(frame: &mut F, ip: &Headers<Self>) -> Option<()> {
         Self::write_address(frame, ip.l3, Side::Source, ip.destination)?;
         Self::write_address(frame, ip.l3, Side::Destination, ip.source)?;
-        frame.bytes_mut::<8>(ip.l3)?[7] = HOP_LIMIT;
-        Some(())
+        frame.write(ip.l3 + 7, [HOP_LIMIT])
     }
 }

@@ -22,7 +22,7 @@ pub fn is_tag(ethertype: Be16) -> bool {
 /// The EtherType at an offset.
 #[inline(always)]
 pub fn ethertype<F: Frame>(frame: &F, at: usize) -> Option<Be16> {
-    frame.bytes::<2>(at).map(|bytes| Be16::from_wire(*bytes))
+    frame.read::<2>(at).map(Be16::from_wire)
 }
 
 /// A whole link-layer header, taken off a frame before its front moves.
@@ -39,7 +39,7 @@ impl LinkHeader {
     /// Reads a header whose payload starts at `l3`.
     #[inline(always)]
     pub fn read<F: Frame>(frame: &F, l3: usize, ethertype: Be16) -> Option<Self> {
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = *frame.bytes::<12>(0)?;
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = frame.read::<12>(0)?;
         let mut header = Self {
             destination: [d0, d1, d2, d3, d4, d5],
             source: [s0, s1, s2, s3, s4, s5],
@@ -81,17 +81,17 @@ impl LinkHeader {
     pub fn write<F: Frame>(&self, frame: &mut F) -> Option<()> {
         let [d0, d1, d2, d3, d4, d5] = self.destination;
         let [s0, s1, s2, s3, s4, s5] = self.source;
-        *frame.bytes_mut::<12>(0)? = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5];
+        frame.write(0, [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5])?;
         match self.tag_count {
-            0 => *frame.bytes_mut::<2>(12)? = self.ethertype.to_wire(),
+            0 => frame.write(12, self.ethertype.to_wire())?,
             1 => {
                 write_tag(frame, 12, self.tags[0])?;
-                *frame.bytes_mut::<2>(16)? = self.ethertype.to_wire();
+                frame.write(16, self.ethertype.to_wire())?;
             }
             _ => {
                 write_tag(frame, 12, self.tags[0])?;
                 write_tag(frame, 16, self.tags[1])?;
-                *frame.bytes_mut::<2>(20)? = self.ethertype.to_wire();
+                frame.write(20, self.ethertype.to_wire())?;
             }
         }
         Some(())
@@ -100,14 +100,14 @@ impl LinkHeader {
 
 #[inline(always)]
 fn tag<F: Frame>(frame: &F, at: usize) -> Option<Tag> {
-    let [p0, p1, c0, c1] = *frame.bytes::<4>(at)?;
+    let [p0, p1, c0, c1] = frame.read::<4>(at)?;
     Some(Tag { protocol: Be16::from_wire([p0, p1]), control: Be16::from_wire([c0, c1]) })
 }
 
 #[inline(always)]
 fn write_tag<F: Frame>(frame: &mut F, at: usize, tag: Tag) -> Option<()> {
     let [[p0, p1], [c0, c1]] = [tag.protocol.to_wire(), tag.control.to_wire()];
-    *frame.bytes_mut::<4>(at)? = [p0, p1, c0, c1];
+    frame.write(at, [p0, p1, c0, c1])?;
     Some(())
 }
 

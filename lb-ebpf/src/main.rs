@@ -2,6 +2,7 @@
 //!
 //! Built for `bpfel-unknown-none` by `cargo xtask build`; on any other target this is an empty program.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod kernel;

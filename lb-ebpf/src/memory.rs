@@ -35,18 +35,19 @@ impl Frame for MemoryFrame {
         self.ingress
     }
 
-    fn bytes<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         if at > MAX_OFFSET {
             return None;
         }
-        self.bytes.get(at..at + N)?.first_chunk()
+        self.bytes.get(at..at + N)?.first_chunk().copied()
     }
 
-    fn bytes_mut<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
+    fn modify<const N: usize>(&mut self, at: usize, change: impl FnOnce(&mut [u8; N])) -> Option<()> {
         if at > MAX_OFFSET {
             return None;
         }
-        self.bytes.get_mut(at..at + N)?.first_chunk_mut()
+        change(self.bytes.get_mut(at..at + N)?.first_chunk_mut()?);
+        Some(())
     }
 
     fn move_front(&mut self, by: i32) -> Option<()> {
@@ -173,8 +174,8 @@ where
 }
 
 impl Tables for MemoryTables {
-    fn settings(&self) -> Option<&Settings> {
-        Some(&self.settings)
+    fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     fn directory(&self, bucket: u32) -> Option<&directory::Bucket> {
@@ -205,8 +206,8 @@ impl Tables for MemoryTables {
         self.next_hops.get(usize::from(id))
     }
 
-    fn outcomes(&self) -> Option<&Outcomes> {
-        Some(&self.outcomes)
+    fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
     }
 
     fn traffic(&self, backend: u16) -> Option<&Traffic> {

@@ -9,7 +9,7 @@ use lb_common::flow::{FragmentKey, Ports};
 use lb_common::reason::Reason;
 
 use crate::family::{Family, Ipv4, Ipv6};
-use crate::frame::{Frame, MAX_OFFSET};
+use crate::frame::Frame;
 use crate::link;
 use crate::tcp::Segment;
 use crate::verdict::{Stage, Step, Verdict};
@@ -33,17 +33,21 @@ pub struct Headers<A: Family> {
     pub l4: usize,
     /// Bytes of the IP packet, headers included; the frame may be longer by its padding.
     pub length: u16,
-    /// Set on a fragment.
-    pub fragment: Option<Fragment>,
+    /// Which part of its datagram it is.
+    pub part: Part,
+    /// Which datagram, as on the wire; 0 for a whole one.
+    pub identification: u32,
 }
 
-/// Which part of a datagram this is.
+/// A datagram, or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fragment {
-    /// The datagram, as on the wire.
-    pub identification: u32,
-    /// Whether it is the first part, which carries the ports.
-    pub first: bool,
+pub enum Part {
+    /// Not fragmented.
+    Whole,
+    /// The first fragment, which carries the ports.
+    First,
+    /// A later one, which does not.
+    Later,
 }
 
 /// A TCP or UDP packet.
@@ -95,10 +99,13 @@ impl Plain for Ipv4 {
     #[inline(always)]
     fn plain<F: Frame>(frame: &F) -> Step<Headers<Self>> {
         let l3 = link::HEADER;
-        let Some(header) = frame.bytes::<20>(l3) else { return Err(Verdict::Defer(Stage::Slow)) };
+        let Some(header) = frame.read::<20>(l3) else { return Err(Verdict::Defer(Stage::Slow)) };
         let fragment = u16::from_be_bytes([header[6], header[7]]);
         let length = u16::from_be_bytes([header[2], header[3]]);
-        if header[0] != 0x45 || fragment & MORE_FRAGMENTS_OR_OFFSET != 0 || l3 + length as usize > frame.length() {
+        if header[0] != 0x45
+            || fragment & MORE_FRAGMENTS_OR_OFFSET != 0
+            || l3 + length as usize > frame.length()
+        {
             return Err(Verdict::Defer(Stage::Slow));
         }
         Ok(Headers {
@@ -110,13 +117,14 @@ impl Plain for Ipv4 {
             l3,
             l4: l3 + 20,
             length,
-            fragment: None,
+            part: Part::Whole,
+            identification: 0,
         })
     }
 
     #[inline(always)]
     fn headers<F: Frame>(frame: &F, l3: usize) -> Result<Headers<Self>, Broken<Self>> {
-        let Some(header) = frame.bytes::<20>(l3) else {
+        let Some(header) = frame.read::<20>(l3) else {
             return Err(Broken { destination: None, reason: Reason::DropTruncated });
         };
         let destination = Be32::from_wire([header[16], header[17], header[18], header[19]]);
@@ -129,20 +137,25 @@ impl Plain for Ipv4 {
         if l3 + length as usize > frame.length() {
             return Err(broken(Reason::DropTruncated));
         }
-        let part = u16::from_be_bytes([header[6], header[7]]);
+        let offset = u16::from_be_bytes([header[6], header[7]]);
+        let part = if offset & MORE_FRAGMENTS_OR_OFFSET == 0 {
+            Part::Whole
+        } else if offset & FRAGMENT_OFFSET == 0 {
+            Part::First
+        } else {
+            Part::Later
+        };
         Ok(Headers {
             source: Be32::from_wire([header[12], header[13], header[14], header[15]]),
             destination,
             protocol: Protocol(header[9]),
             hop_limit: header[8],
-            dont_fragment: part & DONT_FRAGMENT != 0,
+            dont_fragment: offset & DONT_FRAGMENT != 0,
             l3,
-            l4: l3 + header_length,
+            l4: frame.forget(l3 + header_length),
             length,
-            fragment: (part & MORE_FRAGMENTS_OR_OFFSET != 0).then_some(Fragment {
-                identification: u16::from_ne_bytes([header[4], header[5]]) as u32,
-                first: part & FRAGMENT_OFFSET == 0,
-            }),
+            part,
+            identification: u16::from_ne_bytes([header[4], header[5]]) as u32,
         })
     }
 }
@@ -151,23 +164,23 @@ impl Plain for Ipv6 {
     #[inline(always)]
     fn plain<F: Frame>(frame: &F) -> Step<Headers<Self>> {
         let l3 = link::HEADER;
-        let Some(header) = frame.bytes::<40>(l3) else { return Err(Verdict::Defer(Stage::Slow)) };
+        let Some(header) = frame.read::<40>(l3) else { return Err(Verdict::Defer(Stage::Slow)) };
         let payload = u16::from_be_bytes([header[4], header[5]]);
         if header[0] >> 4 != 6 || l3 + 40 + payload as usize > frame.length() || payload > u16::MAX - 40 {
             return Err(Verdict::Defer(Stage::Slow));
         }
-        Ok(fixed_header(header, l3, payload))
+        Ok(fixed_header(&header, l3, payload))
     }
 
     #[inline(always)]
     fn headers<F: Frame>(frame: &F, l3: usize) -> Result<Headers<Self>, Broken<Self>> {
-        let Some(header) = frame.bytes::<40>(l3) else {
+        let Some(header) = frame.read::<40>(l3) else {
             return Err(Broken { destination: None, reason: Reason::DropTruncated });
         };
         let payload = u16::from_be_bytes([header[4], header[5]]);
         // A payload length of 0 announces a jumbogram (RFC 2675), which no link here carries.
         let malformed = header[0] >> 4 != 6 || payload == 0 || payload > u16::MAX - 40;
-        let mut headers = fixed_header(header, l3, payload);
+        let mut headers = fixed_header(&header, l3, payload);
         let broken = |reason| Broken { destination: Some(headers.destination), reason };
         if malformed {
             return Err(broken(Reason::DropMalformed));
@@ -179,7 +192,8 @@ impl Plain for Ipv6 {
             Ok(end) => {
                 headers.protocol = end.protocol;
                 headers.l4 = end.at;
-                headers.fragment = end.fragment;
+                headers.part = end.part;
+                headers.identification = end.identification;
                 if headers.l4 > l3 + headers.length as usize {
                     return Err(broken(Reason::DropMalformed));
                 }
@@ -206,7 +220,8 @@ fn fixed_header(header: &[u8; 40], l3: usize, payload: u16) -> Headers<Ipv6> {
         l3,
         l4: l3 + 40,
         length: payload.wrapping_add(40),
-        fragment: None,
+        part: Part::Whole,
+        identification: 0,
     }
 }
 
@@ -214,7 +229,8 @@ fn fixed_header(header: &[u8; 40], l3: usize, payload: u16) -> Headers<Ipv6> {
 struct ChainEnd {
     protocol: Protocol,
     at: usize,
-    fragment: Option<Fragment>,
+    part: Part,
+    identification: u32,
 }
 
 /// Extension headers that are walked at most. RFC 8200 section 4.1 recommends an order in which each comes once: five.
@@ -223,34 +239,31 @@ const MAX_EXTENSIONS: usize = 6;
 /// Walks hop-by-hop options, routing, fragment and destination options headers (RFC 8200 section 4).
 #[inline(always)]
 fn extensions<F: Frame>(frame: &F, at: usize, first: Protocol) -> Result<ChainEnd, Reason> {
-    let mut end = ChainEnd { protocol: first, at, fragment: None };
+    let mut end = ChainEnd { protocol: first, at, part: Part::Whole, identification: 0 };
     for _ in 0..MAX_EXTENSIONS {
         let is_fragment = match end.protocol.0 {
             0 | 43 | 60 => false,
             44 => true,
             _ => return Ok(end),
         };
-        if end.at > MAX_OFFSET {
-            return Err(Reason::DropMalformed);
-        }
-        let Some(&[next, length, o0, o1, i0, i1, i2, i3]) = frame.bytes::<8>(end.at) else {
+        let Some([next, length, o0, o1, i0, i1, i2, i3]) = frame.read::<8>(end.at) else {
             return Err(Reason::DropTruncated);
         };
         end.protocol = Protocol(next);
         if is_fragment {
-            let part = u16::from_be_bytes([o0, o1]);
+            let offset = u16::from_be_bytes([o0, o1]);
             end.at += 8;
-            // An "atomic" fragment is whole (RFC 6946).
-            if part & 0xfff9 != 0 {
-                let first = part & 0xfff8 == 0;
-                end.fragment = Some(Fragment { identification: u32::from_ne_bytes([i0, i1, i2, i3]), first });
-                if !first {
-                    return Ok(end);
-                }
+            end.identification = u32::from_ne_bytes([i0, i1, i2, i3]);
+            if offset & 0xfff8 != 0 {
+                end.part = Part::Later;
+                return Ok(end);
             }
+            // Neither an offset nor more to come: an "atomic" fragment is whole (RFC 6946).
+            end.part = if offset & 1 != 0 { Part::First } else { Part::Whole };
         } else {
             end.at += (length as usize + 1) * 8;
         }
+        end.at = frame.forget(end.at);
     }
     match end.protocol.0 {
         0 | 43 | 44 | 60 => Err(Reason::DropMalformed),
@@ -264,7 +277,7 @@ impl<A: Family> Packet<A> {
     pub fn read<F: Frame>(frame: &F, ip: Headers<A>) -> Option<Self> {
         let room = (ip.l3 + ip.length as usize).wrapping_sub(ip.l4);
         if ip.protocol == Protocol::TCP {
-            let header = frame.bytes::<TCP_HEADER>(ip.l4)?;
+            let header = frame.read::<TCP_HEADER>(ip.l4)?;
             (room >= TCP_HEADER).then_some(Self {
                 ip,
                 source_port: Be16::from_wire([header[0], header[1]]),
@@ -278,7 +291,7 @@ impl<A: Family> Packet<A> {
                 unchecked: false,
             })
         } else {
-            let header = frame.bytes::<UDP_HEADER>(ip.l4)?;
+            let header = frame.read::<UDP_HEADER>(ip.l4)?;
             (room >= UDP_HEADER).then_some(Self {
                 ip,
                 source_port: Be16::from_wire([header[0], header[1]]),
@@ -307,11 +320,11 @@ impl<A: Family> Packet<A> {
 impl<A: Family> Headers<A> {
     /// What its fragments have in common.
     #[inline(always)]
-    pub fn fragment_key(&self, fragment: Fragment) -> FragmentKey {
+    pub fn fragment_key(&self) -> FragmentKey {
         FragmentKey {
             source: A::widen(self.source),
             destination: A::widen(self.destination),
-            identification: fragment.identification,
+            identification: self.identification,
             protocol: self.protocol.0 as u32,
         }
     }

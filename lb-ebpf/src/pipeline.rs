@@ -7,11 +7,14 @@
 //!     balance_reject  answers of our own, from the frame as it came in
 //! ```
 
+use lb_common::flow::Ports;
 use lb_common::reason::Reason;
 
-use crate::family::{Ipv4, Ipv6};
+use crate::family::{Family, Ipv4, Ipv6};
 use crate::frame::Frame;
-use crate::parse::{self, Broken, Headers, Packet, Plain};
+use crate::icmp::Messages;
+use crate::parse::{self, Broken, Headers, Packet, Part, Plain};
+use crate::reject::Answering;
 use crate::tables::Tables;
 use crate::verdict::{Stage, Step, Verdict};
 use crate::{classify, icmp, link, reject, reply, request};
@@ -20,8 +23,8 @@ use crate::{classify, icmp, link, reject, reply, request};
 #[inline(always)]
 pub fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     match link::ethertype(frame, 12) {
-        Some(ethertype) if ethertype == <Ipv4 as crate::family::Family>::ETHERTYPE => plain::<Ipv4, F, T>(frame, tables),
-        Some(ethertype) if ethertype == <Ipv6 as crate::family::Family>::ETHERTYPE => plain::<Ipv6, F, T>(frame, tables),
+        Some(ethertype) if ethertype == Ipv4::ETHERTYPE => plain::<Ipv4, F, T>(frame, tables),
+        Some(ethertype) if ethertype == Ipv6::ETHERTYPE => plain::<Ipv6, F, T>(frame, tables),
         Some(ethertype) if link::is_tag(ethertype) => Verdict::Defer(Stage::Slow),
         _ => Verdict::Pass(Reason::PassNotIp),
     }
@@ -44,26 +47,30 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     while let Verdict::Defer(next) = verdict {
         verdict = stage(next, frame, tables);
     }
-    if let (Some(reason), Some(outcomes)) = (verdict.reason(), tables.outcomes()) {
-        outcomes.reason(reason).count(1);
+    if let Some(reason) = verdict.reason() {
+        tables.outcomes().reason(reason).count(1);
     }
     verdict
 }
 
 #[inline(always)]
 fn plain<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
-    let steps = || {
-        let ip = A::plain(frame)?;
-        if ip.protocol == A::ICMP {
-            return Err(Verdict::Defer(Stage::Icmp));
-        }
-        if !parse::is_balanced(ip.protocol) {
+    finish(plain_ip::<A, F, T>(frame, tables))
+}
+
+#[inline(always)]
+fn plain_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Step<Verdict> {
+    let ip = A::plain(frame)?;
+    if !parse::is_balanced(ip.protocol) {
+        return Err(match ip.protocol {
+            icmp if icmp == A::ICMP => Verdict::Defer(Stage::Icmp),
             // Behind an extension header there may be a packet of ours; IPv4 has no such thing.
-            return Err(if A::HEADER_CHECKSUM { Verdict::Pass(Reason::PassNotOurs) } else { Verdict::Defer(Stage::Slow) });
-        }
-        Packet::read(frame, ip).ok_or(Verdict::Defer(Stage::Slow))
-    };
-    finish(steps().and_then(|packet| steer::<A, F, T>(frame, tables, &packet)))
+            _ if A::HAS_EXTENSIONS => Verdict::Defer(Stage::Slow),
+            _ => Verdict::Pass(Reason::PassNotOurs),
+        });
+    }
+    let packet = Packet::read(frame, ip).ok_or(Verdict::Defer(Stage::Slow))?;
+    steer::<A, F, T>(frame, tables, &packet)
 }
 
 /// The second look at what the plain parser did not take.
@@ -85,17 +92,22 @@ fn slow_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) 
     if !parse::is_balanced(ip.protocol) {
         return Err(Verdict::Pass(Reason::PassNotOurs));
     }
-    let packet = match ip.fragment {
-        Some(fragment) if !fragment.first => match tables.fragment(&ip.fragment_key(fragment)) {
+    let packet = match ip.part {
+        Part::Later => match tables.fragment(&ip.fragment_key()) {
             Some(ports) => Packet::later_fragment(ip, ports),
             None if classify::is_vip::<A, T>(tables, ip.destination) => {
                 return Err(Verdict::Drop(Reason::DropFragmentBeforeFirst));
             }
             None => return Err(Verdict::Pass(Reason::PassNotOurs)),
         },
-        _ => match Packet::read(frame, ip) {
+        Part::First | Part::Whole => match Packet::read(frame, ip) {
             Some(packet) => packet,
-            None => return Err(broken(tables, Broken::<A> { destination: Some(ip.destination), reason: Reason::DropTruncated })),
+            None => {
+                return Err(broken(
+                    tables,
+                    Broken::<A> { destination: Some(ip.destination), reason: Reason::DropTruncated },
+                ));
+            }
         },
     };
     steer::<A, F, T>(frame, tables, &packet)
@@ -118,9 +130,11 @@ fn broken<A: Plain, T: Tables>(tables: &T, broken: Broken<A>) -> Verdict {
 /// To a backend, to a client, or past us.
 #[inline(always)]
 fn steer<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Packet<A>) -> Step<Verdict> {
-    let settings = tables.settings().ok_or(Verdict::INTERNAL)?;
+    let settings = tables.settings();
     let ip = &packet.ip;
-    if let Some(service) = classify::service::<A, T>(tables, ip.destination, packet.destination_port, ip.protocol) {
+    if let Some(service) =
+        classify::service::<A, T>(tables, ip.destination, packet.destination_port, ip.protocol)
+    {
         remember_first_fragment(tables, packet);
         return request::forward(frame, tables, settings, packet, &service);
     }
@@ -133,11 +147,9 @@ fn steer<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Pack
 
 #[inline(always)]
 fn remember_first_fragment<A: Plain, T: Tables>(tables: &T, packet: &Packet<A>) {
-    if let Some(fragment) = packet.ip.fragment
-        && fragment.first
-    {
-        let ports = lb_common::flow::Ports { source: packet.source_port, destination: packet.destination_port };
-        tables.remember_fragment(&packet.ip.fragment_key(fragment), ports);
+    if packet.ip.part == Part::First {
+        let ports = Ports { source: packet.source_port, destination: packet.destination_port };
+        tables.remember_fragment(&packet.ip.fragment_key(), ports);
     }
 }
 
@@ -145,28 +157,36 @@ fn remember_first_fragment<A: Plain, T: Tables>(tables: &T, packet: &Packet<A>) 
 #[inline(always)]
 pub fn icmp<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     match after_tags(frame) {
-        Some((l3, Protocols::Ipv4)) => finish(
-            headers_of_ours::<Ipv4, F, T>(frame, tables, l3).and_then(|ip| icmp::handle(frame, tables, &ip)),
-        ),
-        Some((l3, Protocols::Ipv6)) => finish(
-            headers_of_ours::<Ipv6, F, T>(frame, tables, l3).and_then(|ip| icmp::handle(frame, tables, &ip)),
-        ),
+        Some((l3, Protocols::Ipv4)) => finish(icmp_ip::<Ipv4, F, T>(frame, tables, l3)),
+        Some((l3, Protocols::Ipv6)) => finish(icmp_ip::<Ipv6, F, T>(frame, tables, l3)),
         None => Verdict::Pass(Reason::PassNotIp),
     }
+}
+
+#[inline(always)]
+fn icmp_ip<A: Plain + Messages, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Step<Verdict> {
+    let ip = headers_of_ours::<A, F, T>(frame, tables, l3)?;
+    icmp::handle(frame, tables, &ip)
 }
 
 /// Answers of our own.
 #[inline(always)]
 pub fn reject<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     match after_tags(frame) {
-        Some((l3, Protocols::Ipv4)) => finish(
-            headers_of_ours::<Ipv4, F, T>(frame, tables, l3).and_then(|ip| reject::answer(frame, tables, ip)),
-        ),
-        Some((l3, Protocols::Ipv6)) => finish(
-            headers_of_ours::<Ipv6, F, T>(frame, tables, l3).and_then(|ip| reject::answer(frame, tables, ip)),
-        ),
+        Some((l3, Protocols::Ipv4)) => finish(reject_ip::<Ipv4, F, T>(frame, tables, l3)),
+        Some((l3, Protocols::Ipv6)) => finish(reject_ip::<Ipv6, F, T>(frame, tables, l3)),
         None => Verdict::Pass(Reason::PassNotIp),
     }
+}
+
+#[inline(always)]
+fn reject_ip<A: Plain + Answering, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    l3: usize,
+) -> Step<Verdict> {
+    let ip = headers_of_ours::<A, F, T>(frame, tables, l3)?;
+    reject::answer(frame, tables, ip)
 }
 
 enum Protocols {
@@ -187,9 +207,10 @@ fn after_tags<F: Frame>(frame: &F) -> Option<(usize, Protocols)> {
             ethertype = link::ethertype(frame, l3 - 2)?;
         }
     }
-    if ethertype == <Ipv4 as crate::family::Family>::ETHERTYPE {
+    let l3 = frame.forget(l3);
+    if ethertype == Ipv4::ETHERTYPE {
         Some((l3, Protocols::Ipv4))
-    } else if ethertype == <Ipv6 as crate::family::Family>::ETHERTYPE {
+    } else if ethertype == Ipv6::ETHERTYPE {
         Some((l3, Protocols::Ipv6))
     } else {
         None

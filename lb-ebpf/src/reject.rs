@@ -13,7 +13,7 @@ use crate::classify;
 use crate::family::{Family, Ipv4, Ipv6};
 use crate::frame::Frame;
 use crate::link::LinkHeader;
-use crate::parse::{Headers, Packet};
+use crate::parse::{Headers, Packet, Part};
 use crate::tables::Tables;
 use crate::verdict::{Stage, Step, Verdict};
 
@@ -91,7 +91,13 @@ pub trait Answering: Family + Sized {
     const MAX_QUOTE: u16;
 
     /// Writes an IP header without options for a packet of our own, at `at`.
-    fn write_header<F: Frame>(frame: &mut F, at: usize, ends: &Ends<Self>, protocol: Protocol, payload: u16) -> Option<()>;
+    fn write_header<F: Frame>(
+        frame: &mut F,
+        at: usize,
+        ends: &Ends<Self>,
+        protocol: Protocol,
+        payload: u16,
+    ) -> Option<()>;
     /// The sum of the pseudo-header (RFC 9293 section 3.1; RFC 8200 section 8.1).
     fn pseudo_sum(ends: &Ends<Self>, protocol: Protocol, payload: u16) -> u64;
     /// The ICMP form of a rejection.
@@ -113,11 +119,14 @@ pub fn answer<A: Answering, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: 
     let rejection = Rejection::from_word(tables.icmp_budget().ok_or(Verdict::INTERNAL)?.pending.load());
     let (_, not_due) = rejection.reasons();
     // RFC 1122 section 3.2.2: no error about any fragment but the first, none to a source that is not one host.
-    if ip.fragment.is_some_and(|fragment| !fragment.first) || !A::is_unicast(ip.source) {
+    if ip.part == Part::Later || !A::is_unicast(ip.source) {
         return Err(Verdict::Drop(not_due));
     }
     let packet = Packet::read(frame, ip).ok_or(Verdict::INTERNAL)?;
-    let ends = Ends { source: answering_address::<A, T>(tables, &packet).ok_or(Verdict::INTERNAL)?, destination: ip.source };
+    let ends = Ends {
+        source: answering_address::<A, T>(tables, &packet).ok_or(Verdict::INTERNAL)?,
+        destination: ip.source,
+    };
     if ip.protocol == Protocol::TCP && rejection == Rejection::NoBackend {
         if packet.segment.is_reset() {
             return Err(Verdict::Drop(Reason::DropNoBackend));
@@ -144,7 +153,8 @@ fn answering_address<A: Family, T: Tables>(tables: &T, packet: &Packet<A>) -> Op
 /// Takes one error out of this CPU's budget for this second.
 #[inline(always)]
 fn is_due<T: Tables>(tables: &T) -> bool {
-    let (Some(settings), Some(budget)) = (tables.settings(), tables.icmp_budget()) else { return false };
+    let settings = tables.settings();
+    let Some(budget) = tables.icmp_budget() else { return false };
     let second = tables.jiffies() / (settings.jiffies_per_second.max(1)) as u64;
     if budget.second.load() != second {
         budget.second.store(second);
@@ -162,7 +172,8 @@ fn is_due<T: Tables>(tables: &T) -> bool {
 fn reset<A: Answering, F: Frame>(frame: &mut F, packet: &Packet<A>, ends: &Ends<A>) -> Option<Verdict> {
     let ip = &packet.ip;
     let segment = packet.segment;
-    let header_length = (*frame.bytes::<1>(ip.l4 + 12)?)[0] as u32 >> 4 << 2;
+    let [offset] = frame.read::<1>(ip.l4 + 12)?;
+    let header_length = (offset as u32 >> 4) << 2;
     let data = (ip.length as u32).wrapping_sub((ip.l4 - ip.l3) as u32 + header_length);
     let (sequence, acknowledgement, flags) = if segment.is_acknowledging() {
         (segment.acknowledgement, 0, 0x04)
@@ -180,11 +191,10 @@ fn reset<A: Answering, F: Frame>(frame: &mut F, packet: &Packet<A>, ends: &Ends<
     let [q0, q1] = packet.source_port.to_wire();
     let [s0, s1, s2, s3] = sequence.to_be_bytes();
     let [a0, a1, a2, a3] = acknowledgement.to_be_bytes();
-    let tcp = frame.bytes_mut::<TCP_HEADER>(l4)?;
-    *tcp = [p0, p1, q0, q1, s0, s1, s2, s3, a0, a1, a2, a3, 0x50, flags, 0, 0, 0, 0, 0, 0];
+    frame.write(l4, [p0, p1, q0, q1, s0, s1, s2, s3, a0, a1, a2, a3, 0x50, flags, 0, 0, 0, 0, 0, 0])?;
     let sum = sum::<F, { TCP_HEADER / 4 }>(frame, l4, TCP_HEADER)?;
     let checksum = !fold(sum + A::pseudo_sum(ends, Protocol::TCP, TCP_HEADER as u16));
-    *frame.bytes_mut::<2>(l4 + 16)? = checksum.to_ne_bytes();
+    frame.write(l4 + 16, checksum.to_ne_bytes())?;
     Some(Verdict::Transmit(Reason::ResetNoBackend))
 }
 
@@ -207,12 +217,12 @@ fn error<A: Answering, F: Frame>(
 
     let at = ip.l3 + A::HEADER;
     let [r0, r1, r2, r3] = message.rest.to_be_bytes();
-    *frame.bytes_mut::<ICMP_HEADER>(at)? = [message.kind, message.code, 0, 0, r0, r1, r2, r3];
+    frame.write(at, [message.kind, message.code, 0, 0, r0, r1, r2, r3])?;
     let mut total = sum::<F, MAX_MESSAGE_WORDS>(frame, at, payload as usize)?;
     if !A::HEADER_CHECKSUM {
         total += A::pseudo_sum(ends, A::ICMP, payload);
     }
-    *frame.bytes_mut::<2>(at + 2)? = (!fold(total)).to_ne_bytes();
+    frame.write(at + 2, (!fold(total)).to_ne_bytes())?;
     Some(Verdict::Transmit(rejection.reasons().0))
 }
 
@@ -227,7 +237,7 @@ fn sum<F: Frame, const WORDS: usize>(frame: &F, at: usize, length: usize) -> Opt
         if word * 4 >= length {
             break;
         }
-        total += u32::from_ne_bytes(*frame.bytes::<4>(at + word * 4)?) as u64;
+        total += u32::from_ne_bytes(frame.read::<4>(at + word * 4)?) as u64;
     }
     Some(total)
 }
@@ -237,28 +247,37 @@ impl Answering for Ipv4 {
     const MAX_QUOTE: u16 = 576 - 20 - ICMP_HEADER as u16;
 
     #[inline(always)]
-    fn write_header<F: Frame>(frame: &mut F, at: usize, ends: &Ends<Self>, protocol: Protocol, payload: u16) -> Option<()> {
+    fn write_header<F: Frame>(
+        frame: &mut F,
+        at: usize,
+        ends: &Ends<Self>,
+        protocol: Protocol,
+        payload: u16,
+    ) -> Option<()> {
         let [l0, l1] = (20 + payload).to_be_bytes();
         let [s0, s1, s2, s3] = ends.source.to_wire();
         let [d0, d1, d2, d3] = ends.destination.to_wire();
-        let header = frame.bytes_mut::<20>(at)?;
-        // Not to be fragmented, so its identification means nothing (RFC 6864).
-        *header = [0x45, 0, l0, l1, 0, 0, 0x40, 0, HOP_LIMIT, protocol.0, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
         let fixed = u16::from_ne_bytes([0x45, 0]) as u64 + u16::from_ne_bytes([0x40, 0]) as u64;
         let total = fixed
             + u16::from_ne_bytes([l0, l1]) as u64
             + u16::from_ne_bytes([HOP_LIMIT, protocol.0]) as u64
             + ends.source.0 as u64
             + ends.destination.0 as u64;
-        [header[10], header[11]] = (!fold(total)).to_ne_bytes();
-        Some(())
+        let [c0, c1] = (!fold(total)).to_ne_bytes();
+        // Not to be fragmented, so its identification means nothing (RFC 6864).
+        let bytes =
+            [0x45, 0, l0, l1, 0, 0, 0x40, 0, HOP_LIMIT, protocol.0, c0, c1, s0, s1, s2, s3, d0, d1, d2, d3];
+        frame.write(at, bytes)
     }
 
     #[inline(always)]
     fn pseudo_sum(ends: &Ends<Self>, protocol: Protocol, payload: u16) -> u64 {
         let Be32(source) = ends.source;
         let Be32(destination) = ends.destination;
-        source as u64 + destination as u64 + u16::from_ne_bytes([0, protocol.0]) as u64 + payload.to_be() as u64
+        source as u64
+            + destination as u64
+            + u16::from_ne_bytes([0, protocol.0]) as u64
+            + payload.to_be() as u64
     }
 
     #[inline(always)]
@@ -277,18 +296,24 @@ impl Answering for Ipv6 {
     const MAX_QUOTE: u16 = 1280 - 40 - ICMP_HEADER as u16;
 
     #[inline(always)]
-    fn write_header<F: Frame>(frame: &mut F, at: usize, ends: &Ends<Self>, protocol: Protocol, payload: u16) -> Option<()> {
+    fn write_header<F: Frame>(
+        frame: &mut F,
+        at: usize,
+        ends: &Ends<Self>,
+        protocol: Protocol,
+        payload: u16,
+    ) -> Option<()> {
         let [l0, l1] = payload.to_be_bytes();
-        *frame.bytes_mut::<8>(at)? = [0x60, 0, 0, 0, l0, l1, protocol.0, HOP_LIMIT];
-        *frame.bytes_mut::<16>(at + 8)? = ends.source.to_wire();
-        *frame.bytes_mut::<16>(at + 24)? = ends.destination.to_wire();
+        frame.write(at, [0x60, 0, 0, 0, l0, l1, protocol.0, HOP_LIMIT])?;
+        frame.write(at + 8, ends.source.to_wire())?;
+        frame.write(at + 24, ends.destination.to_wire())?;
         Some(())
     }
 
     #[inline(always)]
     fn pseudo_sum(ends: &Ends<Self>, protocol: Protocol, payload: u16) -> u64 {
         let words = |address: &Address| {
-            let [a, b, c, d] = address.0;
+            let [a, b, c, d] = address.words();
             a.0 as u64 + b.0 as u64 + c.0 as u64 + d.0 as u64
         };
         words(&ends.source)

@@ -46,7 +46,8 @@ pub fn forward<A: Family, F: Frame, T: Tables>(
     let now = flows::now(tables, settings);
     if packet.has_transport
         && let Some((entry, data)) = owner.entry
-        && let Some((before, after)) = flows::update(entry, data, |data| tcp::after_reply(data, packet.segment, now))
+        && let Some((before, after)) =
+            flows::update(entry, data, |data| tcp::after_reply(data, packet.segment, now))
     {
         flows::account(tables, before, after);
     }
@@ -56,7 +57,7 @@ pub fn forward<A: Family, F: Frame, T: Tables>(
         traffic.tx_packets.count(1);
         traffic.tx_bytes.count(packet.ip.length as u64);
     }
-    send(frame, tables, packet, way, &translation, Reason::ReplyForwarded)
+    send(frame, tables, packet, &way, &translation, Reason::ReplyForwarded)
 }
 
 /// The way to a flow's client: by the next hop that its entry remembers.
@@ -68,16 +69,19 @@ pub fn to_client<A: Family, F: Frame, T: Tables>(
     owner: &Owner<'_, A::Key>,
     client: A::Address,
 ) -> Way {
-    let query =
-        || RouteQuery { ingress: frame.ingress(), source: owner.backend.row.vip, destination: A::widen(client) };
+    let query = || RouteQuery {
+        ingress: frame.ingress(),
+        source: owner.backend.row.vip,
+        destination: A::widen(client),
+    };
     let reference = owner.entry.map_or(0, |(_, data)| data.next_hop());
     let way = next_hops::resolve(tables, settings, reference, query);
-    if let (&Way::Found(_, found), Some((entry, data))) = (&way, owner.entry)
-        && found != reference
+    if way.reference != reference
+        && let Some((entry, data)) = owner.entry
     {
         let now = Data(entry.data.load());
         if now.generation() == data.generation() {
-            flows::update(entry, now, |data| data.by_next_hop(found));
+            flows::update(entry, now, |data| data.by_next_hop(way.reference));
         }
     }
     way

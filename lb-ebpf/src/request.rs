@@ -11,15 +11,15 @@ use crate::classify::Found;
 use crate::family::Family;
 use crate::flows::{self, Insertion, Lookup};
 use crate::frame::Frame;
-use crate::next_hops::{self, Way};
+use crate::next_hops;
 use crate::parse::Packet;
 use crate::reject::{self, Rejection};
 use crate::select::{self, Selection};
+use crate::send::send;
 use crate::tables::{RouteQuery, Tables};
 use crate::tcp;
 use crate::translate::Translation;
 use crate::verdict::{Step, Verdict};
-use crate::send::send;
 use lb_common::flow::Key;
 
 /// Sends a packet to its backend.
@@ -43,15 +43,12 @@ pub fn forward<A: Family, F: Frame, T: Tables>(
         source: A::widen(packet.ip.source),
         destination: backend.row.address,
     };
-    let way = next_hops::resolve(tables, settings, backend.row.next_hop.load() as u16, query);
-    if let Way::Found(_, reference) = way {
-        backend.row.next_hop.store(reference as u64);
-    }
+    let way = next_hops::to_backend(tables, settings, backend.row, query);
     if let Some(traffic) = tables.traffic(backend.id) {
         traffic.rx_packets.count(1);
         traffic.rx_bytes.count(packet.ip.length as u64);
     }
-    send(frame, tables, packet, way, &Translation::to_backend(backend.row), Reason::RequestForwarded)
+    send(frame, tables, packet, &way, &Translation::to_backend(backend.row), Reason::RequestForwarded)
 }
 
 /// The backend of a request: its flow's, or a new one's.
@@ -69,7 +66,7 @@ fn backend_of<'a, A: Family, T: Tables>(
         Lookup::Hit(entry, data) => (entry, data),
         _ => return open(tables, bucket, key, packet, service, now),
     };
-    let reopened = packet.segment.is_syn() && data.state() as u8 == State::Closing as u8;
+    let reopened = packet.segment.is_syn() && data.state() == State::CLOSING;
     if !reopened
         && let Some(row) = tables.backend(data.backend())
         && row.service == service.id
@@ -131,20 +128,18 @@ fn open<'a, A: Family, T: Tables>(
     let state = first_state(packet);
     let evicted = |victim: Data| {
         flows::count(tables, Event::FlowEvicted);
-        if victim.state().is_active() {
-            flows::closed(tables, victim.backend());
-        }
+        flows::account(tables, victim, victim.freed());
     };
     match flows::insert(bucket, key, state, backend.id, now, evicted) {
         Insertion::Created => {
             flows::count(tables, Event::FlowCreated);
-            if state.is_active() {
-                flows::opened(tables, backend.id);
-            }
+            flows::account(tables, Data(0), Data::succeeding(Data(0), state, backend.id, now));
             Ok(backend)
         }
         Insertion::Exists(_, data) => match tables.backend(data.backend()) {
-            Some(row) if row.service == service.id && row.is_serving() => Ok(Found { id: data.backend(), row }),
+            Some(row) if row.service == service.id && row.is_serving() => {
+                Ok(Found { id: data.backend(), row })
+            }
             _ => Ok(backend),
         },
         Insertion::Refused => {
@@ -157,11 +152,11 @@ fn open<'a, A: Family, T: Tables>(
 #[inline(always)]
 fn first_state<A: Family>(packet: &Packet<A>) -> State {
     if packet.ip.protocol == Protocol::UDP {
-        State::Datagram
+        State::DATAGRAM
     } else if packet.segment.is_syn() {
-        State::HalfOpen
+        State::HALF_OPEN
     } else {
-        State::Adopted
+        State::ADOPTED
     }
 }
 

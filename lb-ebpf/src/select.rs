@@ -38,7 +38,9 @@ pub fn backend<'a, A: Family, T: Tables>(
     };
     let id = line.backends[(slot % SLOTS_PER_LINE) as usize];
     match tables.backend(id) {
-        Some(row) if row.service == service.id && row.is_serving() => Selection::Backend(Found { id, row }, slot),
+        Some(row) if row.service == service.id && row.is_serving() => {
+            Selection::Backend(Found { id, row }, slot)
+        }
         _ => Selection::Contradiction,
     }
 }

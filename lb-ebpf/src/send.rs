@@ -6,7 +6,7 @@ use lb_common::reason::Reason;
 use crate::family::Family;
 use crate::frame::Frame;
 use crate::link;
-use crate::next_hops::Way;
+use crate::next_hops::{Kind, Way};
 use crate::parse::Packet;
 use crate::reject::{self, Rejection};
 use crate::tables::Tables;
@@ -22,15 +22,15 @@ pub fn send<A: Family, F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: &Packet<A>,
-    way: Way,
+    way: &Way,
     translation: &Translation<A>,
     reason: Reason,
 ) -> Step<Verdict> {
-    let hop = match way {
-        Way::Cached(hop) | Way::Found(hop, _) => hop,
-        Way::NeighbourUnknown => return leave(frame, packet, translation, Reason::PassNeighbourUnknown),
-        Way::Unfollowable => return leave(frame, packet, translation, Reason::PassForRouting),
-        Way::NoRoute => return Err(Verdict::Drop(Reason::DropNoRoute)),
+    let hop = match way.kind {
+        Kind::Hop => way.hop,
+        Kind::NeighbourUnknown => return leave(frame, packet, translation, Reason::PassNeighbourUnknown),
+        Kind::Unfollowable => return leave(frame, packet, translation, Reason::PassForRouting),
+        Kind::NoRoute => return Err(Verdict::Drop(Reason::DropNoRoute)),
     };
     if packet.ip.length > hop.mtu {
         if packet.ip.dont_fragment {
@@ -58,5 +58,9 @@ fn leave<A: Family, F: Frame>(
 /// Out of the hop's interface.
 #[inline(always)]
 pub fn out<F: Frame>(frame: &F, hop: &Hop, reason: Reason) -> Verdict {
-    if hop.ifindex == frame.ingress() { Verdict::Transmit(reason) } else { Verdict::Redirect(reason, hop.ifindex) }
+    if hop.ifindex == frame.ingress() {
+        Verdict::Transmit(reason)
+    } else {
+        Verdict::Redirect(reason, hop.ifindex)
+    }
 }

@@ -17,7 +17,7 @@ use lb_common::slot::SlotLine;
 /// A row that is `None` is out of range, which only contradictory tables can cause.
 pub trait Tables {
     /// The settings.
-    fn settings(&self) -> Option<&Settings>;
+    fn settings(&self) -> &Settings;
     /// A bucket of the directory, both halves counted through.
     fn directory(&self, bucket: u32) -> Option<&directory::Bucket>;
     /// A service by its identifier.
@@ -34,7 +34,7 @@ pub trait Tables {
     fn next_hop(&self, id: u16) -> Option<&NextHop>;
 
     /// This CPU's outcomes.
-    fn outcomes(&self) -> Option<&Outcomes>;
+    fn outcomes(&self) -> &Outcomes;
     /// This CPU's traffic of a backend.
     fn traffic(&self, backend: u16) -> Option<&Traffic>;
     /// This CPU's budget for ICMP errors.

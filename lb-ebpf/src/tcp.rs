@@ -66,12 +66,13 @@ impl Segment {
 #[inline(always)]
 pub fn after_request(data: Data, segment: Segment, now: u64) -> Data {
     match data.state() {
-        State::Datagram => data.stamped(now),
-        _ if segment.is_ending() => data.in_state(State::Closing).stamped(now),
-        State::Answered if segment.is_syn() => data.answered(data.expected_acknowledgement(), now),
-        State::Answered => {
-            let proven = segment.is_acknowledging() && segment.acknowledgement as u16 == data.expected_acknowledgement();
-            if proven { data.in_state(State::Established).stamped(now) } else { data }
+        State::DATAGRAM => data.stamped(now),
+        _ if segment.is_ending() => data.in_state(State::CLOSING).stamped(now),
+        State::ANSWERED if segment.is_syn() => data.answered(data.expected_acknowledgement(), now),
+        State::ANSWERED => {
+            let proven = segment.is_acknowledging()
+                && segment.acknowledgement as u16 == data.expected_acknowledgement();
+            if proven { data.in_state(State::ESTABLISHED).stamped(now) } else { data }
         }
         _ => data.stamped(now),
     }
@@ -81,12 +82,12 @@ pub fn after_request(data: Data, segment: Segment, now: u64) -> Data {
 #[inline(always)]
 pub fn after_reply(data: Data, segment: Segment, now: u64) -> Data {
     match data.state() {
-        State::Datagram => data.stamped(now),
-        _ if segment.is_ending() => data.in_state(State::Closing).stamped(now),
-        State::HalfOpen | State::Answered if segment.is_syn_ack() => {
+        State::DATAGRAM => data.stamped(now),
+        _ if segment.is_ending() => data.in_state(State::CLOSING).stamped(now),
+        State::HALF_OPEN | State::ANSWERED if segment.is_syn_ack() => {
             data.answered(segment.sequence.wrapping_add(1) as u16, now)
         }
-        State::Answered => data,
+        State::ANSWERED => data,
         _ => data.stamped(now),
     }
 }
@@ -102,45 +103,51 @@ mod tests {
     }
 
     fn half_open() -> Data {
-        Data::succeeding(Data(0), State::HalfOpen, 3, NOW)
+        Data::succeeding(Data(0), State::HALF_OPEN, 3, NOW)
     }
 
     #[test]
     fn a_handshake_establishes() {
         let answered = after_reply(half_open(), segment(SYN | ACK, 0xffff_ffff, 1), NOW);
-        assert_eq!((answered.state(), answered.expected_acknowledgement()), (State::Answered, 0));
+        assert_eq!((answered.state(), answered.expected_acknowledgement()), (State::ANSWERED, 0));
         let established = after_request(answered, segment(ACK, 1, 0), NOW + 1);
-        assert_eq!((established.state(), established.age(NOW + 1), established.backend()), (State::Established, 0, 3));
+        assert_eq!(
+            (established.state(), established.age(NOW + 1), established.backend()),
+            (State::ESTABLISHED, 0, 3)
+        );
     }
 
     #[test]
     fn a_blind_ack_does_not() {
         let answered = after_reply(half_open(), segment(SYN | ACK, 7, 1), NOW);
-        assert_eq!(after_request(answered, segment(ACK, 1, 9), NOW).state(), State::Answered);
-        assert_eq!(after_request(half_open(), segment(ACK, 1, 8), NOW).state(), State::HalfOpen);
+        assert_eq!(after_request(answered, segment(ACK, 1, 9), NOW).state(), State::ANSWERED);
+        assert_eq!(after_request(half_open(), segment(ACK, 1, 8), NOW).state(), State::HALF_OPEN);
     }
 
     #[test]
     fn a_retransmitted_syn_changes_nothing_but_the_time() {
         let answered = after_reply(half_open(), segment(SYN | ACK, 41, 1), NOW);
         let again = after_request(answered, segment(SYN, 0, 0), NOW + 3);
-        assert_eq!((again.state(), again.expected_acknowledgement(), again.age(NOW + 3)), (State::Answered, 42, 0));
+        assert_eq!(
+            (again.state(), again.expected_acknowledgement(), again.age(NOW + 3)),
+            (State::ANSWERED, 42, 0)
+        );
     }
 
     #[test]
     fn fin_and_rst_close_from_either_side_and_closing_stays() {
         for flags in [FIN | ACK, RST, RST | ACK] {
-            let established = half_open().in_state(State::Established);
+            let established = half_open().in_state(State::ESTABLISHED);
             let closing = after_request(established, segment(flags, 1, 1), NOW);
-            assert_eq!(closing.state(), State::Closing);
-            assert_eq!(after_reply(established, segment(flags, 1, 1), NOW).state(), State::Closing);
-            assert_eq!(after_reply(closing, segment(ACK, 1, 1), NOW).state(), State::Closing);
+            assert_eq!(closing.state(), State::CLOSING);
+            assert_eq!(after_reply(established, segment(flags, 1, 1), NOW).state(), State::CLOSING);
+            assert_eq!(after_reply(closing, segment(ACK, 1, 1), NOW).state(), State::CLOSING);
         }
     }
 
     #[test]
     fn udp_has_no_flags_to_heed() {
-        let datagram = half_open().in_state(State::Datagram);
-        assert_eq!(after_request(datagram, Segment::NONE, NOW).state(), State::Datagram);
+        let datagram = half_open().in_state(State::DATAGRAM);
+        assert_eq!(after_request(datagram, Segment::NONE, NOW).state(), State::DATAGRAM);
     }
 }

@@ -68,39 +68,33 @@ impl<A: Family> Translation<A> {
     #[inline(always)]
     pub fn apply_ip<F: Frame>(&self, frame: &mut F, ip: &Headers<A>, by: Forwarder) -> Option<()> {
         A::write_address(frame, ip.l3, self.side, self.address)?;
-        if A::HEADER_CHECKSUM {
-            let header = frame.bytes_mut::<20>(ip.l3)?;
-            let mut delta = self.address_delta;
-            if let Forwarder::Here = by {
-                let old = u16::from_ne_bytes([header[8], header[9]]);
-                header[8] = ip.hop_limit.wrapping_sub(1);
-                delta = delta.and(Delta::word(old, u16::from_ne_bytes([header[8], header[9]])));
-            }
-            let field = delta.apply(u16::from_ne_bytes([header[10], header[11]]));
-            [header[10], header[11]] = field.to_ne_bytes();
-        } else if let Forwarder::Here = by {
-            frame.bytes_mut::<8>(ip.l3)?[7] = ip.hop_limit.wrapping_sub(1);
-        }
-        Some(())
+        let hop_limit = match by {
+            Forwarder::Here => ip.hop_limit.wrapping_sub(1),
+            Forwarder::Kernel => ip.hop_limit,
+        };
+        A::write_hop_limit(frame, ip.l3, hop_limit, self.address_delta)
     }
 
     #[inline(always)]
     fn apply_transport<F: Frame>(&self, frame: &mut F, packet: &Packet<A>) -> Option<()> {
         let l4 = packet.ip.l4;
         if packet.ip.protocol == Protocol::TCP {
-            let header = frame.bytes_mut::<20>(l4)?;
-            write_port(header, self.side, self.port);
-            let field = self.endpoint_delta.apply(u16::from_ne_bytes([header[16], header[17]]));
-            [header[TCP_CHECKSUM], header[TCP_CHECKSUM + 1]] = field.to_ne_bytes();
+            frame.modify::<20>(l4, |header| {
+                write_port(header, self.side, self.port);
+                let field = u16::from_ne_bytes([header[TCP_CHECKSUM], header[TCP_CHECKSUM + 1]]);
+                [header[TCP_CHECKSUM], header[TCP_CHECKSUM + 1]] =
+                    self.endpoint_delta.apply(field).to_ne_bytes();
+            })
         } else {
-            let header = frame.bytes_mut::<8>(l4)?;
-            write_port(header, self.side, self.port);
-            if !packet.unchecked {
-                let field = self.endpoint_delta.apply_udp(u16::from_ne_bytes([header[6], header[7]]));
-                [header[UDP_CHECKSUM], header[UDP_CHECKSUM + 1]] = field.to_ne_bytes();
-            }
+            frame.modify::<8>(l4, |header| {
+                write_port(header, self.side, self.port);
+                if !packet.unchecked {
+                    let field = u16::from_ne_bytes([header[UDP_CHECKSUM], header[UDP_CHECKSUM + 1]]);
+                    [header[UDP_CHECKSUM], header[UDP_CHECKSUM + 1]] =
+                        self.endpoint_delta.apply_udp(field).to_ne_bytes();
+                }
+            })
         }
-        Some(())
     }
 }
 

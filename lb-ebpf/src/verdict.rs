@@ -24,7 +24,9 @@ impl Verdict {
     /// The reason, once there is one.
     pub const fn reason(self) -> Option<Reason> {
         match self {
-            Self::Pass(reason) | Self::Drop(reason) | Self::Transmit(reason) | Self::Redirect(reason, _) => Some(reason),
+            Self::Pass(reason) | Self::Drop(reason) | Self::Transmit(reason) | Self::Redirect(reason, _) => {
+                Some(reason)
+            }
             Self::Defer(_) => None,
         }
     }

@@ -43,9 +43,11 @@ pub(super) static BACKENDS: Array<Backend, { BACKENDS_SIZE as usize }, MMAPABLE>
 pub(super) static SLOTS: Array<SlotLine, { maps::slot_lines(SERVICES_SIZE, TABLE_SIZE) as usize }, MMAPABLE> =
     Array::new();
 #[btf_map]
-pub(super) static FLOWS4: Array<Bucket4, { maps::flow_buckets(FLOWS_SIZE) as usize }, MMAPABLE> = Array::new();
+pub(super) static FLOWS4: Array<Bucket4, { maps::flow_buckets(FLOWS_SIZE) as usize }, MMAPABLE> =
+    Array::new();
 #[btf_map]
-pub(super) static FLOWS6: Array<Bucket6, { maps::flow_buckets(FLOWS_SIZE) as usize }, MMAPABLE> = Array::new();
+pub(super) static FLOWS6: Array<Bucket6, { maps::flow_buckets(FLOWS_SIZE) as usize }, MMAPABLE> =
+    Array::new();
 #[btf_map]
 pub(super) static NEXT_HOPS: Array<NextHop, { maps::NEXT_HOP_CAPACITY as usize }, MMAPABLE> = Array::new();
 #[btf_map]
@@ -56,7 +58,8 @@ pub(super) static TRAFFIC: Array<Traffic, { CPUS * BACKENDS_SIZE as usize }, MMA
 pub(super) static ICMP_BUDGET: Array<IcmpBudget, CPUS, MMAPABLE> = Array::new();
 
 #[btf_map]
-pub(super) static FRAGMENTS: LruHashMap<FragmentKey, Ports, { maps::FRAGMENT_CAPACITY as usize }> = LruHashMap::new();
+pub(super) static FRAGMENTS: LruHashMap<FragmentKey, Ports, { maps::FRAGMENT_CAPACITY as usize }> =
+    LruHashMap::new();
 #[btf_map]
 pub(super) static LINKS: HashMap<u32, Link, { maps::LINK_CAPACITY as usize }> = HashMap::new();
 #[btf_map]

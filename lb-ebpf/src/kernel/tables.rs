@@ -2,17 +2,16 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS,
-    BPF_FIB_LKUP_RET_UNREACHABLE, bpf_fib_lookup as FibLookup,
+    BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_PROHIBIT,
+    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, bpf_fib_lookup as FibLookup,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64};
 use aya_ebpf::programs::XdpContext;
-use lb_common::address::Address;
 use lb_common::backend::Backend;
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6, FragmentKey, Ports};
-use lb_common::next_hop::{Hop, NextHop};
+use lb_common::next_hop::{Hop, NextHop, Tag};
 use lb_common::service::Service;
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
@@ -20,18 +19,28 @@ use lb_ebpf::tables::{Route, RouteQuery, Tables};
 
 use super::maps;
 
-pub(super) struct KernelTables<'a>(pub(super) &'a XdpContext);
+/// The maps, with the rows that every packet needs looked up once.
+pub(super) struct KernelTables<'a> {
+    ctx: &'a XdpContext,
+    settings: &'a Settings,
+    outcomes: &'a Outcomes,
+    cpu: u32,
+}
 
-#[inline(always)]
-fn cpu() -> u32 {
-    // SAFETY: no arguments.
-    unsafe { bpf_get_smp_processor_id() as u32 }
+impl<'a> KernelTables<'a> {
+    /// `None` where a map has no row for this CPU: the object was loaded with sizes that are not this machine's.
+    #[inline(always)]
+    pub(super) fn new(ctx: &'a XdpContext) -> Option<Self> {
+        // SAFETY: no arguments.
+        let cpu = unsafe { bpf_get_smp_processor_id() as u32 };
+        Some(Self { ctx, settings: maps::SETTINGS.get(0)?, outcomes: maps::OUTCOMES.get(cpu)?, cpu })
+    }
 }
 
 impl Tables for KernelTables<'_> {
     #[inline(always)]
-    fn settings(&self) -> Option<&Settings> {
-        maps::SETTINGS.get(0)
+    fn settings(&self) -> &Settings {
+        self.settings
     }
 
     #[inline(always)]
@@ -70,19 +79,19 @@ impl Tables for KernelTables<'_> {
     }
 
     #[inline(always)]
-    fn outcomes(&self) -> Option<&Outcomes> {
-        maps::OUTCOMES.get(cpu())
+    fn outcomes(&self) -> &Outcomes {
+        self.outcomes
     }
 
     #[inline(always)]
     fn traffic(&self, backend: u16) -> Option<&Traffic> {
-        let row = cpu().wrapping_mul(self.settings()?.backends).wrapping_add(backend as u32);
+        let row = self.cpu.wrapping_mul(self.settings.backends).wrapping_add(backend as u32);
         maps::TRAFFIC.get(row)
     }
 
     #[inline(always)]
     fn icmp_budget(&self) -> Option<&IcmpBudget> {
-        maps::ICMP_BUDGET.get(cpu())
+        maps::ICMP_BUDGET.get(self.cpu)
     }
 
     #[inline(always)]
@@ -105,58 +114,58 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn route(&self, query: &RouteQuery) -> Route {
-        let mut hop = Hop::default();
-        match look_up(self.0, query, &mut hop) {
-            BPF_FIB_LKUP_RET_SUCCESS => Route::Hop(hop),
+        // SAFETY: a plain C struct; all zeros is valid.
+        let mut fib: FibLookup = unsafe { core::mem::zeroed() };
+        fib.ifindex = query.ingress;
+        // Any length but zero makes the kernel (5.12) return the route's MTU in the same field.
+        fib.__bindgen_anon_1.tot_len = 1;
+        if query.destination.is_v4() {
+            fib.family = AF_INET;
+            fib.__bindgen_anon_3.ipv4_src = query.source.v4().0;
+            fib.__bindgen_anon_4.ipv4_dst = query.destination.v4().0;
+        } else {
+            fib.family = AF_INET6;
+            fib.__bindgen_anon_3.ipv6_src = query.source.words().map(|word| word.0);
+            fib.__bindgen_anon_4.ipv6_dst = query.destination.words().map(|word| word.0);
+        }
+        let size = size_of::<FibLookup>() as i32;
+        // SAFETY: the context is the kernel's own, the block lives on this stack and its size is told.
+        let answer = unsafe { bpf_fib_lookup(self.ctx.as_ptr(), &raw mut fib, size, 0) };
+        match answer as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => Route::Hop(through_link(&fib)),
             BPF_FIB_LKUP_RET_NO_NEIGH => Route::NeighbourUnknown,
-            BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => Route::None,
+            BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
+                Route::None
+            }
             _ => Route::Unfollowable,
         }
     }
 }
 
+/// The hop that the kernel found: by a VLAN device, through the interface below it.
+#[inline(always)]
+fn through_link(fib: &FibLookup) -> Hop {
+    // SAFETY: the field that the kernel wrote.
+    let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
+    // SAFETY: copied at once.
+    let link = unsafe { maps::LINKS.get(&fib.ifindex) };
+    let (ifindex, tag_count, tags) = match link {
+        Some(link) => (link.ifindex, link.tag_count as u8, link.tags),
+        None => (fib.ifindex, 0, [Tag::default(); 2]),
+    };
+    Hop { ifindex, mtu, tag_count, destination: mac(&fib.dmac), source: mac(&fib.smac), tags }
+}
+
+/// Reads an address by two bytes at a time. Left alone, the compiler joins the loads into wider ones, as it may for
+/// packets; but on the stack, where `dmac` lies at an offset of 58, the verifier wants them aligned.
+#[inline(always)]
+fn mac(bytes: &[u8; 6]) -> [u8; 6] {
+    let at = bytes.as_ptr().cast::<u16>();
+    // SAFETY: both fields start at even offsets of an aligned block.
+    let [a, b, c] = unsafe { [at.read_volatile(), at.add(1).read_volatile(), at.add(2).read_volatile()] };
+    let [[a0, a1], [b0, b1], [c0, c1]] = [a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes()];
+    [a0, a1, b0, b1, c0, c1]
+}
+
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-
-/// One FIB look-up (kernel 4.18; the MTU in the answer from 5.12 on). A function of its own: the parameter block
-/// would otherwise take an eighth of the caller's stack.
-#[inline(never)]
-fn look_up(ctx: &XdpContext, query: &RouteQuery, hop: &mut Hop) -> u32 {
-    // SAFETY: a plain C struct; all zeros is valid.
-    let mut fib: FibLookup = unsafe { core::mem::zeroed() };
-    fib.ifindex = query.ingress;
-    // Any length but zero makes the kernel return the route's MTU in the same field.
-    fib.__bindgen_anon_1.tot_len = 1;
-    if query.destination.is_v4() {
-        fib.family = AF_INET;
-        fib.__bindgen_anon_3.ipv4_src = query.source.v4().0;
-        fib.__bindgen_anon_4.ipv4_dst = query.destination.v4().0;
-    } else {
-        fib.family = AF_INET6;
-        fib.__bindgen_anon_3.ipv6_src = words(&query.source);
-        fib.__bindgen_anon_4.ipv6_dst = words(&query.destination);
-    }
-    let size = size_of::<FibLookup>() as i32;
-    // SAFETY: the context is the kernel's own, the block lives on this stack and its size is told.
-    let result = unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut fib, size, 0) };
-    if result != BPF_FIB_LKUP_RET_SUCCESS as i64 {
-        return if result < 0 { u32::MAX } else { result as u32 };
-    }
-    hop.ifindex = fib.ifindex;
-    // SAFETY: the field that the kernel wrote.
-    hop.mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
-    hop.destination = fib.dmac;
-    hop.source = fib.smac;
-    // SAFETY: copied at once.
-    if let Some(link) = unsafe { maps::LINKS.get(&fib.ifindex) } {
-        hop.ifindex = link.ifindex;
-        hop.tag_count = link.tag_count as u8;
-        hop.tags = link.tags;
-    }
-    BPF_FIB_LKUP_RET_SUCCESS
-}
-
-#[inline(always)]
-fn words(address: &Address) -> [u32; 4] {
-    address.0.map(|word| word.0)
-}

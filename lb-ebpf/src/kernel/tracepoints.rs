@@ -3,11 +3,11 @@
 //! The kernel's XDP tracepoints fire for every program on the machine; `WATCHED` holds the identifiers of ours and
 //! the interfaces they are attached to. Offsets are those of the tracepoints' `format` files (kernel 5.10 to 7.2).
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
-use aya_ebpf::EbpfContext;
 use lb_common::maps::WATCHED_INTERFACE;
 use lb_common::reason::Event;
 
