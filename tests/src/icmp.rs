@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SocketType, ipproto, recvfrom, socket};
 
-use crate::topology::Family;
+use crate::address::Family;
 
 /// A raw ICMP or ICMPv6 socket: it sees all ICMP that reaches the namespace in which it was opened.
 #[derive(Debug)]

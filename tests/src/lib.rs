@@ -4,8 +4,10 @@
 //! [`server::Server`], an [`agent::Agent`]. Dropping it takes it down, so a failed step, a panicking test and
 //! Ctrl-C (see [`interrupt`]) all leave the machine as it was; [`residue`] proves it.
 
+pub mod address;
 pub mod agent;
 pub mod bulk;
+pub mod checksum_errors;
 pub mod demo;
 pub mod held;
 pub mod http_client;

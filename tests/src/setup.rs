@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
+use crate::address::Family;
 use crate::agent::{Agent, Settings};
 use crate::server::{Protocol, Server};
-use crate::topology::{Family, Shape, Topology};
+use crate::topology::{Shape, Topology};
 
 /// The port of the backends' HTTP servers.
 pub const HTTP_PORT: u16 = 8080;

@@ -33,7 +33,7 @@ macro_rules! needs_root {
 #[macro_export]
 macro_rules! needs_program {
     ($program:expr) => {
-        if !$crate::topology::is_installed($program) {
+        if !$crate::tools::is_installed($program) {
             return $crate::skip::announce(concat!(
                 $program,
                 " is not installed; `cargo xtask setup` brings it"

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::netns::{Namespace, unique_name};
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::topology::Host;
 use crate::wait;
 
@@ -48,7 +49,7 @@ impl RealServer {
         Self::started(host, command, directory, port)
     }
 
-    fn started(host: &Host, command: std::process::Command, directory: PathBuf, port: u16) -> Result<Self> {
+    fn started(host: &Host, command: Command, directory: PathBuf, port: u16) -> Result<Self> {
         let log = directory.join("log");
         let process = Process::spawn(command, &log)?;
         let mut server = Self { process, directory };
@@ -89,6 +90,14 @@ pub fn iperf3(
         Some(error) => anyhow::bail!("iperf3: {error}"),
         None => Ok(report),
     }
+}
+
+/// Whether `program` can be run: for suites that use a program which is not on every machine.
+#[must_use]
+pub fn is_installed(program: &str) -> bool {
+    let mut command = Command::new("sh");
+    command.args(["-c", "command -v \"$0\"", program]);
+    process::run(command, START_TIMEOUT).is_ok_and(|output| output.status.success())
 }
 
 /// Whether someone in the namespace listens on the TCP port: read from the kernel, because a probing connection would

@@ -10,64 +10,18 @@
 //! narrow path  client eth0 ---- wan balancer lan ---- near router --(small MTU)-- far router ---- switch ==== backends
 //! ```
 //!
-//! The addresses are the same in all of them; see [`address`]. Backends send everything that is not on their own
+//! The addresses are the same in all of them; see [`crate::address`]. Backends send everything that is not on their own
 //! network to the balancer, as DNAT needs. The balancer gets addresses and routes but *no* sysctl: turning on
 //! forwarding and what else a load balancer needs is the agent's task, and a lab that did it would hide its bugs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Once;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::address::{self, Family};
 use crate::netns::Namespace;
-use crate::{interrupt, offload, process, residue};
-
-/// Who has which address, in every topology.
-pub mod address {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
-    /// The client, on the balancer's front network 10.0.0.0/24.
-    pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
-    /// The client, on the balancer's front network fd00:a::/64.
-    pub const CLIENT_V6: Ipv6Addr = front(0x10);
-    /// The balancer on the front network.
-    pub const FRONT_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-    /// The balancer on the front network.
-    pub const FRONT_V6: Ipv6Addr = front(1);
-    /// The VIP that most tests use; on the front network, but not configured by the topology.
-    pub const VIP_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
-    /// The VIP that most tests use; on the front network, but not configured by the topology.
-    pub const VIP_V6: Ipv6Addr = front(0x100);
-    /// The backends' default gateway on their network 10.0.1.0/24: the balancer, or the far router of a narrow path.
-    pub const BACK_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
-    /// The backends' default gateway on their network fd00:b::/64.
-    pub const BACK_V6: Ipv6Addr = back(1);
-
-    /// The n-th backend, counted from 0: 10.0.1.11 and on.
-    #[must_use]
-    pub const fn backend_v4(index: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, 0, 1, 11 + index)
-    }
-
-    /// The n-th backend, counted from 0: fd00:b::11, fd00:b::12, ... (the same digits as its IPv4 address).
-    #[must_use]
-    pub const fn backend_v6(index: u8) -> Ipv6Addr {
-        let decimal = 11 + index as u16;
-        back(((decimal / 100) << 8) | ((decimal / 10 % 10) << 4) | (decimal % 10))
-    }
-
-    const fn front(host: u16) -> Ipv6Addr {
-        Ipv6Addr::new(0xfd00, 0xa, 0, 0, 0, 0, 0, host)
-    }
-
-    const fn back(host: u16) -> Ipv6Addr {
-        Ipv6Addr::new(0xfd00, 0xb, 0, 0, 0, 0, 0, host)
-    }
-}
-
-/// Limit for the tools that the topology runs to look at itself.
-const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::{interrupt, offload, residue};
 
 /// How the balancer is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -318,38 +272,6 @@ impl Host {
     }
 }
 
-/// An IP version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The lab's VIP of this family.
-    #[must_use]
-    pub fn vip(self) -> IpAddr {
-        match self {
-            Self::V4 => address::VIP_V4.into(),
-            Self::V6 => address::VIP_V6.into(),
-        }
-    }
-
-    /// 4 or 6, as in `IPv4`.
-    #[must_use]
-    pub fn number(self) -> u8 {
-        match self {
-            Self::V4 => 4,
-            Self::V6 => 6,
-        }
-    }
-}
-
 /// Makes a veth pair between two namespaces with both ends up and behaving like wires.
 fn cable(left: (&Namespace, &str), right: (&Namespace, &str)) -> Result<()> {
     left.0.ip(&format!("link add {} type veth peer name {} netns {}", left.1, right.1, right.0.name()))?;
@@ -375,70 +297,4 @@ fn addresses(interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> String {
 fn allow_forwarding(namespace: &Namespace) -> Result<()> {
     namespace.sysctl("net.ipv4.ip_forward", "1")?;
     namespace.sysctl("net.ipv6.conf.all.forwarding", "1")
-}
-
-/// How many packets the stack of a namespace has refused for a wrong checksum, over all protocols.
-///
-/// # Errors
-/// When `/proc/net` cannot be read.
-pub fn checksum_errors(namespace: &Namespace) -> Result<u64> {
-    let (snmp, snmp6) = namespace.run(|| {
-        // `/proc/net` is that of the first thread; `thread-self` is this one.
-        let read = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-        Ok::<_, std::io::Error>((read("snmp")?, read("snmp6")?))
-    })?;
-    Ok(count_checksum_errors(&snmp) + count_checksum_errors_v6(&snmp6))
-}
-
-/// `/proc/net/snmp` has two lines per protocol: the names, then the values. IP header checksum errors are counted under
-/// `InHdrErrors`, those of TCP, UDP and ICMP under `InCsumErrors`.
-fn count_checksum_errors(snmp: &str) -> u64 {
-    let lines: Vec<&str> = snmp.lines().collect();
-    let pairs =
-        lines.chunks_exact(2).flat_map(|pair| pair[0].split_whitespace().zip(pair[1].split_whitespace()));
-    pairs
-        .filter(|(name, _)| matches!(*name, "InCsumErrors" | "InHdrErrors"))
-        .filter_map(|(_, n)| n.parse::<u64>().ok())
-        .sum()
-}
-
-/// `/proc/net/snmp6` has one name and one value per line; TCP over IPv6 is counted in `snmp`.
-fn count_checksum_errors_v6(snmp6: &str) -> u64 {
-    let pairs = snmp6.lines().filter_map(|line| line.split_once(char::is_whitespace));
-    pairs
-        .filter(|(name, _)| name.ends_with("InCsumErrors"))
-        .filter_map(|(_, n)| n.trim().parse::<u64>().ok())
-        .sum()
-}
-
-/// Whether `program` can be run: for suites that use a program which is not on every machine.
-#[must_use]
-pub fn is_installed(program: &str) -> bool {
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", "command -v \"$0\"", program]);
-    process::run(command, TOOL_TIMEOUT).is_ok_and(|output| output.status.success())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_addresses_of_a_backend_show_the_same_digits() {
-        assert_eq!(address::backend_v4(0).to_string(), "10.0.1.11");
-        assert_eq!(address::backend_v6(0).to_string(), "fd00:b::11");
-        assert_eq!(address::backend_v4(9).to_string(), "10.0.1.20");
-        assert_eq!(address::backend_v6(9).to_string(), "fd00:b::20");
-        assert_eq!(address::backend_v6(99).to_string(), "fd00:b::110");
-    }
-
-    #[test]
-    fn checksum_errors_are_found_by_name_not_by_column() {
-        let snmp = "Ip: Forwarding InHdrErrors\nIp: 2 3\nTcp: RtoMin InCsumErrors OutRsts\nTcp: -1 4 9\n";
-        assert_eq!(count_checksum_errors(snmp), 7);
-        assert_eq!(
-            count_checksum_errors_v6("Udp6InErrors    \t8\nUdp6InCsumErrors\t5\nIcmp6InCsumErrors  \t1\n"),
-            6
-        );
-    }
 }

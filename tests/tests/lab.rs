@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use lb_tests::address::Family;
+use lb_tests::checksum_errors;
 use lb_tests::held::Held;
 use lb_tests::http_client::HttpClient;
 use lb_tests::load::{Load, Plan, Transport};
 use lb_tests::netns::Namespace;
 use lb_tests::server::{Protocol, Server};
-use lb_tests::topology::{Family, Shape, Topology, checksum_errors};
+use lb_tests::topology::{Shape, Topology};
 use lb_tests::udp_client::UdpClient;
 use lb_tests::{needs_root, residue, wait};
 
@@ -39,7 +41,7 @@ fn every_shape_carries_tcp_and_udp_of_both_families() {
             }
         }
         for (name, host) in lab.end_hosts() {
-            assert_eq!(checksum_errors(host).unwrap(), 0, "{name} in {shape:?}");
+            assert_eq!(checksum_errors::count(host).unwrap(), 0, "{name} in {shape:?}");
         }
     }
 }

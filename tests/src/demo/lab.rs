@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::address::Family;
 use crate::agent::{Agent, Settings};
 use crate::held::{Held, Lost};
 use crate::load::{Load, Plan, Transport};
 use crate::server::{Protocol, Server};
 use crate::tally::{Failure, Tally};
-use crate::topology::{Family, Topology};
+use crate::topology::Topology;
 
 /// A backend's two servers.
 const HTTP: usize = 0;

@@ -1,8 +1,9 @@
 //! Changes made while traffic runs: none of them may be felt.
 
+use lb_tests::address::Family;
 use lb_tests::needs_root;
 use lb_tests::setup::{Setup, echo, web, web_vip};
-use lb_tests::topology::{Family, Shape};
+use lb_tests::topology::Shape;
 
 use crate::traffic::{SOON, Traffic, assert_no_checksum_errors};
 

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use lb_tests::address::Family;
 use lb_tests::http_client::HttpClient;
 use lb_tests::needs_root;
 use lb_tests::server::Server;
 use lb_tests::setup::{Setup, web, web_vip};
-use lb_tests::topology::{Family, Shape};
+use lb_tests::topology::Shape;
 use lb_tests::wait;
 
 use crate::traffic::SOON;

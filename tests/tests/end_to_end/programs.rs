@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use lb_tests::address::Family;
 use lb_tests::agent::Settings;
 use lb_tests::setup::{Setup, web_vip};
 use lb_tests::tools::{RealServer, iperf3};
-use lb_tests::topology::{Family, Shape};
+use lb_tests::topology::Shape;
 use lb_tests::{needs_program, needs_root};
 
 use crate::traffic::assert_no_checksum_errors;

@@ -1,10 +1,11 @@
 //! The data plane without its agent, and without anything left of either.
 
+use lb_tests::address::Family;
 use lb_tests::agent::Agent;
 use lb_tests::needs_root;
 use lb_tests::netns::Namespace;
 use lb_tests::setup::{Setup, web};
-use lb_tests::topology::{Family, Shape};
+use lb_tests::topology::Shape;
 use lb_tests::wait;
 use serde_json::Value;
 

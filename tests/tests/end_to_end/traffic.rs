@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use lb_tests::address::Family;
+use lb_tests::checksum_errors;
 use lb_tests::held::Held;
 use lb_tests::load::{Load, Plan, Transport};
 use lb_tests::setup::{Setup, echo_vip, web_vip};
 use lb_tests::tally::Tally;
-use lb_tests::topology::{Family, checksum_errors};
 use lb_tests::wait;
 
 /// Long enough for anything that should happen at once.
@@ -92,6 +93,6 @@ impl Traffic {
 /// No end host has counted a wrong checksum.
 pub(crate) fn assert_no_checksum_errors(setup: &Setup) {
     for (name, host) in setup.lab.end_hosts() {
-        assert_eq!(checksum_errors(host).unwrap(), 0, "{name} got packets with wrong checksums");
+        assert_eq!(checksum_errors::count(host).unwrap(), 0, "{name} got packets with wrong checksums");
     }
 }

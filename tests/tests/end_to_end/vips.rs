@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use lb_tests::address::Family;
 use lb_tests::agent::Settings;
 use lb_tests::needs_root;
 use lb_tests::setup::Setup;
-use lb_tests::topology::{Family, Shape};
+use lb_tests::topology::Shape;
 use serde_json::Value;
 
 use crate::traffic::SOON;
