@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::artifacts;
 use crate::bpf;
 use crate::prebuilt;
-use crate::setup::{self, Need, Ready};
+use crate::setup::{self, Need};
 use crate::workspace;
 
 /// What to build.
@@ -32,17 +32,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         println!("built {}", workspace::display(&workspace::bpf_objects().join(object.file)));
     }
     if !arguments.bpf_only {
-        println!("built {}", workspace::display(&agent_binary()?));
+        println!("built {}", workspace::display(&agent()?));
     }
     Ok(())
 }
 
-/// Builds BPF objects and agent, and returns the agent's path.
-pub(crate) fn agent(ready: &Ready) -> Result<PathBuf> {
-    bpf::build(&ready.bpf)?;
-    agent_binary()
-}
-
-fn agent_binary() -> Result<PathBuf> {
+/// Builds the agent with the BPF objects that are there, and returns its path.
+pub(crate) fn agent() -> Result<PathBuf> {
     artifacts::release_binary("lb-agent", "lb-agent")
 }

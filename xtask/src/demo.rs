@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::artifacts;
+use crate::bpf;
 use crate::build;
 use crate::process;
 use crate::setup::{self, Need};
@@ -37,7 +38,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// Builds all that the demonstration needs, and returns the command that runs it as root.
 pub(crate) fn command(arguments: &Arguments) -> Result<Command> {
     let ready = setup::ensure(Need::Demo)?;
-    let agent = build::agent(&ready)?;
+    bpf::build(&ready.bpf)?;
+    let agent = build::agent()?;
     let demo = artifacts::release_binary("lb-tests", "lb-demo")?;
     let objects = workspace::bpf_objects();
     let mut command = process::as_root(&demo, &process::passed_on(&[("LB_BPF_DIR", objects.as_os_str())]))?;

@@ -5,15 +5,17 @@ mod miri;
 mod suites;
 pub(crate) mod tally;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::bpf;
 use crate::build;
 use crate::setup::{self, Need};
 use leftovers::Leftovers;
-use suites::Suite;
+use suites::{Environment, Suite};
 use tally::Tally;
 
 /// Which tests to run.
@@ -73,19 +75,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Runs the tests and prints all but the closing line.
 pub(crate) fn run_counted(arguments: &Arguments) -> Result<Tally> {
-    let levels: Vec<_> =
-        Level::ALL.into_iter().filter(|level| arguments.level.is_none_or(|only| only == *level)).collect();
-    let ready =
-        setup::ensure(if levels.iter().any(|level| level.needs_root()) { Need::Test } else { Need::Build })?;
-    let agent = build::agent(&ready)?;
-    let suites = suites::build()?;
+    let levels = levels(arguments.level);
+    let built = prepare(&levels)?;
     let mut rows = Vec::new();
     for level in levels {
         println!("\n=== {} ===", level.name());
         let start = Instant::now();
-        let own: Vec<_> = suites.iter().filter(|suite| suite.level == level).collect();
-        let environment = suites::Environment::of(level, &agent)?;
-        let tally = run_level(level, &own, &environment, &arguments.filter).unwrap_or_else(|error| {
+        let tally = run_level(level, &built, &arguments.filter).unwrap_or_else(|error| {
             // The other levels still have something to say.
             println!("FAILED: level {}: {error:#}", level.name());
             Tally { failed: 1, ..Tally::default() }
@@ -95,24 +91,42 @@ pub(crate) fn run_counted(arguments: &Arguments) -> Result<Tally> {
     print_table(&rows);
     let total: Tally = rows.iter().map(|row| row.tally).sum();
     if total == Tally::default() {
-        bail!(
-            "no test was found{}",
-            if arguments.filter.is_empty() { "" } else { ": the filter matches none" }
-        );
+        bail!("no test was found: the filter matches none");
     }
     Ok(total)
 }
 
-fn run_level(
-    level: Level,
-    suites: &[&Suite],
-    environment: &suites::Environment,
-    filter: &[String],
-) -> Result<Tally> {
+fn levels(only: Option<Level>) -> Vec<Level> {
+    Level::ALL.into_iter().filter(|level| only.is_none_or(|only| only == *level)).collect()
+}
+
+/// What the levels run.
+#[derive(Default)]
+struct Built {
+    suites: Vec<Suite>,
+    /// There for the levels that start it.
+    agent: Option<PathBuf>,
+}
+
+/// Builds what these levels run, as the user.
+fn prepare(levels: &[Level]) -> Result<Built> {
+    if levels == [Level::Miri] {
+        return Ok(Built::default());
+    }
+    let need_root = levels.iter().any(|level| level.needs_root());
+    let ready = setup::ensure(if need_root { Need::Test } else { Need::Build })?;
+    // The agent's unit tests embed the BPF objects too.
+    bpf::build(&ready.bpf)?;
+    let agent = need_root.then(build::agent).transpose()?;
+    Ok(Built { suites: suites::build()?, agent })
+}
+
+fn run_level(level: Level, built: &Built, filter: &[String]) -> Result<Tally> {
+    let environment = Environment::of(level, built.agent.as_deref());
     let before = Leftovers::now(level)?;
     let mut tally = Tally::default();
-    for suite in suites {
-        tally += suite.run(environment, filter)?;
+    for suite in built.suites.iter().filter(|suite| suite.level == level) {
+        tally += suite.run(&environment, filter)?;
     }
     match level {
         Level::Host => tally += suites::run_documentation_tests(filter)?,

@@ -46,17 +46,14 @@ fn level_of(artifact: &Artifact) -> Level {
 }
 
 impl Environment {
-    pub(super) fn of(level: Level, agent: &Path) -> Result<Self> {
-        let mut own = vec![
-            ("LB_AGENT".to_owned(), agent.into()),
-            ("LB_BPF_DIR".to_owned(), workspace::bpf_objects().into_os_string()),
-        ];
-        let has_threads = std::env::var_os("RUST_TEST_THREADS").is_some();
-        if let Some(threads) = threads(level).filter(|_| !has_threads) {
-            own.push(("RUST_TEST_THREADS".to_owned(), threads.to_string().into()));
-        }
-        let own: Vec<_> = own.iter().map(|(name, value)| (name.as_str(), value.as_os_str())).collect();
-        Ok(Self { needs_root: level.needs_root(), variables: process::passed_on(&own) })
+    pub(super) fn of(level: Level, agent: Option<&Path>) -> Self {
+        let mut own = vec![("LB_BPF_DIR", workspace::bpf_objects().into_os_string())];
+        own.extend(agent.map(|path| ("LB_AGENT", path.into())));
+        let is_told = std::env::var_os("RUST_TEST_THREADS").is_some();
+        let threads = threads(level).filter(|_| !is_told);
+        own.extend(threads.map(|threads| ("RUST_TEST_THREADS", threads.to_string().into())));
+        let own: Vec<_> = own.iter().map(|(name, value)| (*name, value.as_os_str())).collect();
+        Self { needs_root: level.needs_root(), variables: process::passed_on(&own) }
     }
 
     fn command(&self, artifact: &Artifact) -> Result<Command> {
