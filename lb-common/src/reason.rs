@@ -90,4 +90,15 @@ mod tests {
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
         }
     }
+    #[test]
+    fn the_documentation_lists_them_all() {
+        let page = include_str!("../../docs/counters.md");
+        let rows = Reason::ALL
+            .iter()
+            .map(|reason| (reason.name(), reason.description()))
+            .chain(Event::ALL.iter().map(|event| (event.name(), event.description())));
+        for (name, description) in rows {
+            assert!(page.contains(&format!("| `{name}` | {description} |")), "docs/counters.md lacks {name}");
+        }
+    }
 }
