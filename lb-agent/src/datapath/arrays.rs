@@ -64,6 +64,7 @@ impl<T: Row> Rows<T> {
     }
 
     /// As many rows of zeros, shared with nobody.
+    #[cfg(test)]
     pub(crate) fn private(length: u32) -> io::Result<Self> {
         let bytes = Self::mapped_bytes(length);
         // SAFETY: a new mapping at an address of the kernel's choice.

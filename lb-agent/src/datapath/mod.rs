@@ -6,16 +6,25 @@
 
 mod announce;
 mod arrays;
+mod attach;
+mod clock;
+mod detach;
+mod diagnostics;
 mod ethtool;
 mod execute;
+mod generation;
 mod identity;
+pub mod kernel;
 mod links;
+mod load;
 mod netlink;
 mod observed;
+mod pins;
 mod plan;
 mod sweep;
 mod sysctl;
 mod tables;
+mod view;
 mod vip;
 
 use std::fmt;

@@ -77,9 +77,9 @@ impl Observed {
         };
         for (id, row) in (0..).zip(arrays.services.iter()) {
             match use_of_service(row) {
-                Use::Free => drop(observed.free_services.insert(id)),
-                Use::Resting => {}
-                Use::InUse => {
+                Occupancy::Free => drop(observed.free_services.insert(id)),
+                Occupancy::Resting => {}
+                Occupancy::InUse => {
                     let service = ObservedService { id, table: Table(row.table.load()) };
                     observed.services.insert(service_key(row), service);
                 }
@@ -88,9 +88,9 @@ impl Observed {
         // Row 0 stays nobody's: a slot, a sibling or a flow that says 0 names no backend.
         for (id, row) in (0..).zip(arrays.backends.iter()).skip(1) {
             match use_of_backend(row) {
-                Use::Free => drop(observed.free_backends.insert(id)),
-                Use::Resting => {}
-                Use::InUse => drop(observed.backends.insert(id, ObservedBackend::from(row))),
+                Occupancy::Free => drop(observed.free_backends.insert(id)),
+                Occupancy::Resting => {}
+                Occupancy::InUse => drop(observed.backends.insert(id, ObservedBackend::from(row))),
             }
         }
         observed
@@ -120,7 +120,7 @@ impl From<&Backend> for ObservedBackend {
 
 /// What a row is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum Occupancy {
     /// Nothing.
     Free,
     /// Nothing any more, but a flow or a packet may still name it.
@@ -130,20 +130,20 @@ pub(crate) enum Use {
 }
 
 /// What a service's row is used for. A row that was written halfway when the agent died counts as resting.
-pub(crate) fn use_of_service(row: &Service) -> Use {
+pub(crate) fn use_of_service(row: &Service) -> Occupancy {
     match (row.live, row.port.get()) {
-        (1, _) => Use::InUse,
-        (_, 0) => Use::Free,
-        _ => Use::Resting,
+        (1, _) => Occupancy::InUse,
+        (_, 0) => Occupancy::Free,
+        _ => Occupancy::Resting,
     }
 }
 
 /// What a backend's row is used for.
-pub(crate) fn use_of_backend(row: &Backend) -> Use {
+pub(crate) fn use_of_backend(row: &Backend) -> Occupancy {
     match (row.state.load() & IN_USE != 0, row.port.get()) {
-        (true, _) => Use::InUse,
-        (false, 0) => Use::Free,
-        (false, _) => Use::Resting,
+        (true, _) => Occupancy::InUse,
+        (false, 0) => Occupancy::Free,
+        (false, _) => Occupancy::Resting,
     }
 }
 

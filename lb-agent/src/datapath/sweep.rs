@@ -11,7 +11,7 @@ use lb_common::next_hop::{CAPACITY, RowState};
 use lb_common::settings::timeout;
 
 use super::arrays::Arrays;
-use super::observed::{Use, use_of_backend, use_of_service};
+use super::observed::{Occupancy, use_of_backend, use_of_service};
 
 /// Buckets that one tick looks at: some milliseconds of memory bandwidth. A million flows take four ticks.
 const BUCKETS_PER_TICK: usize = 1 << 18;
@@ -48,8 +48,8 @@ impl Sweep {
 
     /// Whether rows rest that a pass could free.
     pub(crate) fn wanted(arrays: &Arrays) -> bool {
-        arrays.services.iter().any(|row| use_of_service(row) == Use::Resting)
-            || arrays.backends.iter().any(|row| use_of_backend(row) == Use::Resting)
+        arrays.services.iter().any(|row| use_of_service(row) == Occupancy::Resting)
+            || arrays.backends.iter().any(|row| use_of_backend(row) == Occupancy::Resting)
     }
 
     /// Looks at the next buckets; at the end of a pass frees what it can. `now` is in ticks.
@@ -85,12 +85,12 @@ impl Sweep {
         self.next_hops = BitSet::default();
         self.live = 0;
         for (id, _) in
-            (0..).zip(arrays.services.iter()).filter(|(_, row)| use_of_service(row) == Use::Resting)
+            (0..).zip(arrays.services.iter()).filter(|(_, row)| use_of_service(row) == Occupancy::Resting)
         {
             self.resting.services.insert(id);
         }
         for (id, _) in
-            (0..).zip(arrays.backends.iter()).filter(|(_, row)| use_of_backend(row) == Use::Resting)
+            (0..).zip(arrays.backends.iter()).filter(|(_, row)| use_of_backend(row) == Occupancy::Resting)
         {
             self.resting.backends.insert(id);
         }

@@ -41,7 +41,7 @@ pub(super) fn forward_ipv6() -> anyhow::Result<()> {
     }
     // A router ignores router advertisements unless told otherwise: a default route learnt from one would expire.
     for interface in conf.interfaces("ipv6")? {
-        if interface != "all" && conf.get("ipv6", &interface, "accept_ra")? == 1 {
+        if !["all", "lo"].contains(&interface.as_str()) && conf.get("ipv6", &interface, "accept_ra")? == 1 {
             conf.set("ipv6", &interface, "accept_ra", 2)?;
         }
     }

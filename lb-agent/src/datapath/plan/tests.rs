@@ -13,7 +13,7 @@ use super::*;
 use crate::datapath::arrays::{Arrays, Sizes};
 use crate::datapath::execute::{World, execute};
 use crate::datapath::observed::{
-    Addresses, Observed, Rested, Use, backend_key, half, service_key, use_of_backend, use_of_service,
+    Addresses, Observed, Occupancy, Rested, backend_key, half, service_key, use_of_backend, use_of_service,
 };
 use crate::datapath::{Wanted, WantedBackend, WantedService, tables};
 use crate::model::{OnNoBackend, Protocol, Strategy};
@@ -225,12 +225,12 @@ impl Lab {
         self.tables.clear();
         self.reach();
         for id in 0..self.arrays.services.len() {
-            if use_of_service(&self.arrays.services[id]) == Use::Resting {
+            if use_of_service(&self.arrays.services[id]) == Occupancy::Resting {
                 self.arrays.services.write(id, Default::default());
             }
         }
         for id in 0..self.arrays.backends.len() {
-            if use_of_backend(&self.arrays.backends[id]) == Use::Resting {
+            if use_of_backend(&self.arrays.backends[id]) == Occupancy::Resting {
                 self.arrays.backends.write(id, Default::default());
             }
         }
@@ -260,10 +260,10 @@ impl Lab {
                 assert!(!self.tables.iter().any(named), "region {region} is read");
             }
             Action::PutBackend { id, .. } => {
-                assert_eq!(use_of_backend(&self.arrays.backends[usize::from(*id)]), Use::Free);
+                assert_eq!(use_of_backend(&self.arrays.backends[usize::from(*id)]), Occupancy::Free);
             }
             Action::PutService { id, .. } => {
-                assert_eq!(use_of_service(&self.arrays.services[usize::from(*id)]), Use::Free);
+                assert_eq!(use_of_service(&self.arrays.services[usize::from(*id)]), Occupancy::Free);
             }
             _ => {}
         }
@@ -353,7 +353,7 @@ impl Lab {
                 assert_eq!(row.serving, backend.serving);
                 assert!(self.chain(id).contains(&id));
                 let weight = if backend.serving { backend.weight } else { 0 };
-                members.push(tables::Member { address: endpoint.address, port: endpoint.port, weight, id });
+                members.push(Member { address: endpoint.address, port: endpoint.port, weight, id });
                 rows += 1;
             }
             let table = observed.services[&vip].table;

@@ -29,9 +29,8 @@ pub(crate) struct Member {
 impl Member {
     /// A number that stands for the endpoint, under a key.
     fn hash(&self, key: u64) -> u64 {
-        let [a, b, c, d] = self.address.0;
-        let head = u64::from(a.get()) << 32 | u64::from(b.get());
-        let tail = u64::from(c.get()) << 32 | u64::from(d.get());
+        let address = u128::from_be_bytes(self.address.to_wire());
+        let (head, tail) = ((address >> 64) as u64, address as u64);
         mix3([head, tail, u64::from(self.port.get())], key)
     }
 }
@@ -42,7 +41,7 @@ pub(crate) fn build(strategy: Strategy, members: &[Member], slots: u32) -> Vec<u
     if members.is_empty() {
         return Vec::new();
     }
-    members.sort_by_key(|member| (member.address, member.port));
+    members.sort_by_key(|member| (member.address.to_wire(), member.port.get()));
     match strategy {
         Strategy::Maglev => maglev::build(&members, slots),
         Strategy::ConsistentHash => rendezvous::build(&members, slots),

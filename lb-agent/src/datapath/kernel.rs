@@ -1,0 +1,355 @@
+//! The data plane in the kernel: one task of the agent owns it, through the [`Datapath`] trait.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use aya::maps::HashMap;
+use aya::programs::{Program, Xdp};
+use lb_common::maps;
+use lb_common::service::{Service, Table};
+use rustix::thread::{MembarrierCommand, membarrier};
+use tracing::{debug, info, warn};
+
+pub use super::detach::{Detached, detach};
+
+use super::arrays::Sizes;
+use super::attach::attach;
+use super::clock;
+use super::diagnostics::Diagnostics;
+use super::execute::{World, execute, rest};
+use super::generation;
+use super::identity::Endpoint;
+use super::links::Links;
+use super::load::{ENTRY, Loaded, load};
+use super::netlink::{Interface, Netlink};
+use super::observed::{Observed, Rested, region_of, service_key};
+use super::pins::{PinDir, unpin};
+use super::plan::{self, TableInputs, diff};
+use super::sweep::Sweep;
+use super::view::{self, View};
+use super::vip::Vips;
+use super::{
+    Datapath, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Plan, ReasonCount, ServiceId, Traffic,
+    Wanted, sysctl,
+};
+use crate::config::Config;
+use crate::model::Protocol;
+
+/// Ticks between two looks at the interfaces.
+const INTERFACES_EVERY: u32 = 5;
+
+/// Attaches the program to the configured interfaces, or takes over what an agent before has left attached.
+///
+/// # Errors
+///
+/// Where an interface is missing or refuses the program, where the kernel refuses the object, or where what is
+/// pinned was made with other limits or by another version. A start that fails leaves nothing new behind.
+pub fn open(config: &Config) -> anyhow::Result<Box<dyn Datapath>> {
+    let pins = PinDir::create(&config.pin_dir)?;
+    let fresh = pins.linked()?.is_empty();
+    drop(pins);
+    match Kernel::open(config) {
+        Ok(kernel) => Ok(Box::new(kernel)),
+        Err(error) => {
+            if fresh && let Err(left) = detach(&config.pin_dir) {
+                warn!("something is left in {}: {left:#}", config.pin_dir.display());
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The kernel's data plane.
+struct Kernel {
+    loaded: Loaded,
+    interfaces: Vec<InterfaceStatus>,
+    flow_capacity: u64,
+    /// Backend rows by service and endpoint.
+    rows: BTreeMap<(Endpoint, Endpoint), u16>,
+    rested: Rested,
+    known: BTreeMap<u16, TableInputs>,
+    sweep: Sweep,
+    ticks: u32,
+    links: Links,
+    host: Host,
+    diagnostics: Option<Diagnostics>,
+    /// Holds the lock on the pin directory.
+    _pins: PinDir,
+}
+
+impl Kernel {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let pins = PinDir::create(&config.pin_dir)?;
+        let (configured, all) = configured_interfaces(config)?;
+        let sizes = sizes(config)?;
+        let mut loaded = load(&pins, sizes, config.diagnostics)?;
+        let diagnostics = config.diagnostics.then(|| Diagnostics::take(&mut loaded.object)).transpose()?;
+        let interfaces = bring_up(&mut loaded, &pins, config, &configured)?;
+        for interface in &configured {
+            sysctl::forward_ipv4(&interface.name).with_context(|| format!("interface {}", interface.name))?;
+        }
+        let map =
+            loaded.object.take_map(maps::LINKS).ok_or_else(|| anyhow!("the BPF object has no map LINKS"))?;
+        let mut links = Links::new(HashMap::try_from(map).context("map LINKS")?)?;
+        links.update(&all);
+        let vips = match (config.manage_vips, configured.first()) {
+            (true, Some(first)) => Some(Vips::open(pins.path(), sizes.services, first.index)?),
+            _ => None,
+        };
+        let mut rested = Rested::default();
+        if !loaded.adopted {
+            // No packet has ever read these maps.
+            rest(&loaded.arrays, &mut rested);
+        }
+        let mut kernel = Self {
+            loaded,
+            interfaces,
+            flow_capacity: u64::from(config.limits.flows),
+            rows: BTreeMap::new(),
+            rested,
+            known: BTreeMap::new(),
+            sweep: Sweep::default(),
+            ticks: 0,
+            links,
+            host: Host { vips, forwards_ipv6: false },
+            diagnostics,
+            _pins: pins,
+        };
+        kernel.index_rows();
+        Ok(kernel)
+    }
+
+    fn observed(&self) -> anyhow::Result<Observed> {
+        let addresses = self.host.vips.as_ref().map(Vips::addresses).transpose()?;
+        Ok(Observed::read(&self.loaded.arrays, &self.rested, addresses))
+    }
+
+    fn diff(&self, wanted: &Wanted) -> anyhow::Result<plan::Plan> {
+        diff(&self.loaded.arrays, self.observed()?, wanted, &self.known)
+    }
+
+    fn carry_out(&mut self, plan: &plan::Plan) -> anyhow::Result<()> {
+        for action in &plan.actions {
+            debug!(?action, "executing");
+            execute(action, &mut self.loaded.arrays, &mut self.rested, &mut self.host)?;
+        }
+        Ok(())
+    }
+
+    fn index_rows(&mut self) {
+        let arrays = &self.loaded.arrays;
+        let observed = Observed::read(arrays, &self.rested, None);
+        self.rows = observed
+            .backends
+            .iter()
+            .map(|(&id, row)| ((service_key(&arrays.services[usize::from(row.service)]), row.endpoint), id))
+            .collect();
+    }
+
+    fn jiffies(&self) -> anyhow::Result<u64> {
+        let program = self.loaded.object.program(clock::PROGRAM);
+        let Some(Program::Xdp(program)) = program else {
+            bail!("the BPF object has no program {}", clock::PROGRAM)
+        };
+        clock::jiffies(program)
+    }
+
+    fn view(&self) -> View<'_> {
+        let jiffies = self.jiffies().unwrap_or_else(|error| {
+            warn!("{error:#}");
+            0
+        });
+        View { arrays: &self.loaded.arrays, jiffies }
+    }
+
+    /// Expires flows, and lets memory and identifiers rest that nothing names any more.
+    fn housekeeping(&mut self) -> anyhow::Result<()> {
+        let now = self.loaded.arrays.settings().tick(self.jiffies()?);
+        if self.sweep.begins() && (Sweep::wanted(&self.loaded.arrays) || self.is_restless()) {
+            self.host.grace_period()?;
+            rest(&self.loaded.arrays, &mut self.rested);
+        }
+        self.sweep.step(&mut self.loaded.arrays, now);
+        Ok(())
+    }
+
+    /// Whether something could be reused after a grace period: spent here, it is not spent by the next change.
+    fn is_restless(&self) -> bool {
+        let arrays = &self.loaded.arrays;
+        let named = |row: &Service| region_of(Table(row.table.load()), arrays.sizes.table_size);
+        let in_use = arrays.services.iter().filter_map(named).count();
+        !self.rested.half || self.rested.regions.len() + in_use < arrays.sizes.regions() as usize
+    }
+}
+
+impl Datapath for Kernel {
+    fn plan(&self, wanted: &Wanted) -> anyhow::Result<Plan> {
+        Ok(Plan { steps: self.diff(wanted)?.steps })
+    }
+
+    fn apply(&mut self, wanted: &Wanted) -> anyhow::Result<Plan> {
+        let plan = self.diff(wanted)?;
+        if wanted.services.iter().any(|service| service.vip.is_ipv6()) {
+            self.host.forward_ipv6()?;
+        }
+        let carried_out = self.carry_out(&plan);
+        // After a failure the rows tell how far it went; what tables were built from is not known any more.
+        self.known = if carried_out.is_ok() { plan.tables } else { BTreeMap::new() };
+        self.index_rows();
+        carried_out.map(|()| Plan { steps: plan.steps })
+    }
+
+    fn traffic(&self, service: ServiceId, backend: SocketAddr) -> Traffic {
+        let vip = Endpoint::new(service.vip, service.protocol);
+        let row = self.rows.get(&(vip, Endpoint::new(backend, service.protocol)));
+        row.map_or_else(Traffic::default, |&id| view::traffic(&self.loaded.arrays, id))
+    }
+
+    fn flows(&self, service: Option<ServiceId>, limit: usize) -> Vec<FlowInfo> {
+        let id = match service {
+            None => None,
+            Some(service) => {
+                let vip = Endpoint::new(service.vip, service.protocol);
+                let observed = Observed::read(&self.loaded.arrays, &self.rested, None);
+                match observed.services.get(&vip) {
+                    Some(service) => Some(service.id),
+                    None => return Vec::new(),
+                }
+            }
+        };
+        self.view().flows(id, limit)
+    }
+
+    fn explain(&self, protocol: Protocol, client: SocketAddr, vip: SocketAddr) -> Explanation {
+        self.view().explain(protocol, client, vip)
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceStatus> {
+        self.interfaces.clone()
+    }
+
+    fn flow_load(&self) -> FlowLoad {
+        FlowLoad { active: self.sweep.live_at_last, capacity: self.flow_capacity }
+    }
+
+    fn reasons(&self) -> Vec<ReasonCount> {
+        view::reasons(&self.loaded.arrays)
+    }
+
+    fn tick(&mut self) {
+        if let Err(error) = self.housekeeping() {
+            warn!("idle flows are not expired: {error:#}");
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(INTERFACES_EVERY) {
+            match Netlink::open().and_then(|mut netlink| netlink.interfaces()) {
+                Ok(interfaces) => self.links.update(&interfaces),
+                Err(error) => warn!("VLAN devices are not followed: {error:#}"),
+            }
+        }
+        if let Some(diagnostics) = &mut self.diagnostics {
+            diagnostics.flush();
+        }
+    }
+}
+
+/// What a plan changes outside of the maps.
+struct Host {
+    vips: Option<Vips>,
+    forwards_ipv6: bool,
+}
+
+impl Host {
+    fn forward_ipv6(&mut self) -> anyhow::Result<()> {
+        if !self.forwards_ipv6 {
+            sysctl::forward_ipv6()?;
+            self.forwards_ipv6 = true;
+        }
+        Ok(())
+    }
+
+    fn vips(&mut self) -> anyhow::Result<&mut Vips> {
+        self.vips.as_mut().context("addresses are left to others (manage_vips = false)")
+    }
+}
+
+impl World for Host {
+    /// An XDP program runs within an RCU read-side section; this waits for all that have begun (`synchronize_rcu`).
+    fn grace_period(&mut self) -> anyhow::Result<()> {
+        membarrier(MembarrierCommand::Global).context("membarrier")
+    }
+
+    fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()> {
+        self.vips()?.add(address)
+    }
+
+    fn remove_address(&mut self, address: IpAddr) -> anyhow::Result<()> {
+        self.vips()?.remove(address)
+    }
+}
+
+/// The configured interfaces, each once, and all that there are.
+fn configured_interfaces(config: &Config) -> anyhow::Result<(Vec<Interface>, Vec<Interface>)> {
+    let all = Netlink::open()?.interfaces()?;
+    let mut configured: Vec<Interface> = Vec::new();
+    for name in config.interfaces.iter().map(|name| name.as_str()) {
+        let interface = all.iter().find(|interface| interface.name == name).ok_or_else(|| {
+            anyhow!("interface {name}: there is none of that name (ip link shows those that there are)")
+        })?;
+        ensure!(
+            !interface.loopback,
+            "interface {name}: the loopback interface carries no traffic to balance"
+        );
+        if !configured.contains(interface) {
+            configured.push(interface.clone());
+        }
+    }
+    ensure!(
+        !configured.is_empty(),
+        "no interface: name one in the configuration's `interfaces` or by --interface"
+    );
+    Ok((configured, all))
+}
+
+fn sizes(config: &Config) -> anyhow::Result<Sizes> {
+    let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))?;
+    let limits = &config.limits;
+    Ok(Sizes {
+        flows: limits.flows,
+        services: limits.services,
+        backends: limits.backends,
+        table_size: limits.table_size,
+        cpus: cpus as u32,
+    })
+}
+
+/// Puts a new generation of the program in place, on all interfaces, then lets the one before go.
+fn bring_up(
+    loaded: &mut Loaded,
+    pins: &PinDir,
+    config: &Config,
+    configured: &[Interface],
+) -> anyhow::Result<Vec<InterfaceStatus>> {
+    let (generation, directory) = pins.next_generation()?;
+    generation::fill_stages(loaded, &directory)?;
+    loaded.xdp(clock::PROGRAM)?;
+    let program: &mut Xdp = loaded.xdp(ENTRY)?;
+    let attached = configured
+        .iter()
+        .map(|interface| attach(pins, program, interface, config.xdp_mode))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    for name in
+        pins.linked()?.iter().filter(|name| !configured.iter().any(|interface| interface.name == **name))
+    {
+        unpin(&pins.link(name))?;
+        info!("interface {name}: detached: it is not configured any more");
+    }
+    generation::drop_older(pins, generation)?;
+    let indices: Vec<_> = configured.iter().map(|interface| interface.index).collect();
+    generation::trace(loaded, &indices, &directory);
+    if loaded.adopted {
+        info!("took over the running data plane");
+    }
+    Ok(attached)
+}

@@ -1,0 +1,207 @@
+//! What the rows show: traffic, flows, counters, and where a packet would go.
+
+use std::net::SocketAddr;
+
+use lb_common::Address;
+use lb_common::address::Be16;
+use lb_common::backend::Backend;
+use lb_common::counters::{IcmpBudget, Outcomes, Traffic as TrafficRow};
+use lb_common::directory;
+use lb_common::flow::{Bucket, Bucket4, Bucket6, Data, Entry, FragmentKey, Key, Ports, State};
+use lb_common::next_hop::NextHop;
+use lb_common::reason::{Event, Reason};
+use lb_common::service::{OnNoBackend, Service};
+use lb_common::settings::Settings;
+use lb_common::slot::SlotLine;
+use lb_ebpf::explain::{self, explain};
+use lb_ebpf::tables::{Route, RouteQuery, Tables};
+
+use super::arrays::Arrays;
+use super::identity::{Endpoint, number};
+use super::observed::{backend_key, service_key};
+use super::{Explanation, FlowInfo, ReasonCount, Traffic};
+use crate::model::Protocol;
+
+/// The rows at one moment of the kernel's clock.
+pub(super) struct View<'a> {
+    pub(super) arrays: &'a Arrays,
+    pub(super) jiffies: u64,
+}
+
+/// Events that happen to a packet after its reason has been counted.
+const AFTER_THE_VERDICT: [Event; 3] = [Event::RedirectFailed, Event::TransmitFailed, Event::ProgramException];
+
+/// What a backend has carried, over all CPUs.
+pub(super) fn traffic(arrays: &Arrays, backend: u16) -> Traffic {
+    let mut sum = Traffic::default();
+    let mut closed = 0;
+    for cpu in 0..=arrays.sizes.cpus {
+        let row = arrays.traffic(cpu, backend);
+        sum.connections_total += row.opened.load();
+        sum.rx_packets_total += row.rx_packets.load();
+        sum.tx_packets_total += row.tx_packets.load();
+        sum.rx_bytes_total += row.rx_bytes.load();
+        sum.tx_bytes_total += row.tx_bytes.load();
+        closed += row.closed.load();
+    }
+    // The rows are read one after another: a flow that closes meanwhile may be seen closed but not opened.
+    sum.active_connections = sum.connections_total.saturating_sub(closed);
+    sum
+}
+
+/// Every packet outcome, and what happened after the verdict, in the order of their counters.
+pub(super) fn reasons(arrays: &Arrays) -> Vec<ReasonCount> {
+    let sum = |counter: &dyn Fn(&Outcomes) -> u64| arrays.outcomes.iter().map(counter).sum();
+    let reasons = Reason::ALL.iter().map(|&reason| ReasonCount {
+        reason: reason.name().to_owned(),
+        packets: sum(&|row| row.reason(reason).load()),
+    });
+    let events = AFTER_THE_VERDICT.iter().map(|&event| ReasonCount {
+        reason: event.name().to_owned(),
+        packets: sum(&|row| row.event(event).load()),
+    });
+    reasons.chain(events).collect()
+}
+
+impl View<'_> {
+    /// Live flows, at most `limit`, of one service or of all.
+    pub(super) fn flows(&self, service: Option<u16>, limit: usize) -> Vec<FlowInfo> {
+        let now = self.arrays.settings().tick(self.jiffies);
+        let v4 = self.arrays.flows4.iter().flat_map(|bucket| self.live(bucket, service, now));
+        let v6 = self.arrays.flows6.iter().flat_map(|bucket| self.live(bucket, service, now));
+        v4.chain(v6).take(limit).collect()
+    }
+
+    fn live<K: Key>(
+        &self,
+        bucket: &Bucket<K>,
+        service: Option<u16>,
+        now: u64,
+    ) -> impl Iterator<Item = FlowInfo> {
+        bucket.ways.iter().filter_map(move |entry| self.flow(entry, service, now))
+    }
+
+    fn flow<K: Key>(&self, entry: &Entry<K>, wanted: Option<u16>, now: u64) -> Option<FlowInfo> {
+        let data = Data(entry.data.load());
+        if !data.state().is_live() {
+            return None;
+        }
+        let (address, port, service) = K::read(&entry.key);
+        // The key is this flow's only if the entry was not recycled while it was read.
+        if Data(entry.data.load()).generation() != data.generation()
+            || wanted.is_some_and(|wanted| wanted != service)
+        {
+            return None;
+        }
+        let vip = service_key(self.arrays.services.get(usize::from(service))?);
+        let tick_seconds = f64::from(1u32 << (self.arrays.settings().tick_shift & 31))
+            / f64::from(self.arrays.settings().jiffies_per_second.max(1));
+        // A packet may have stamped its flow after the clock was read: then its age has wrapped.
+        let age = data.age(now + 1).saturating_sub(1);
+        Some(FlowInfo {
+            vip: vip.socket(),
+            protocol: vip.transport(),
+            client: SocketAddr::new(address.into(), port.get()),
+            backend: self.endpoint(data.backend())?,
+            state: data.state().name().to_owned(),
+            idle_seconds: (age as f64 * tick_seconds) as u64,
+        })
+    }
+
+    fn endpoint(&self, backend: u16) -> Option<SocketAddr> {
+        Some(backend_key(self.arrays.backends.get(usize::from(backend))?).socket())
+    }
+
+    /// Where a packet would go, by the code that packets run.
+    pub(super) fn explain(&self, protocol: Protocol, client: SocketAddr, vip: SocketAddr) -> Explanation {
+        let answer = |backend, reason: &str, slot| Explanation {
+            backend,
+            reason: reason.to_owned(),
+            slot,
+            candidates: Vec::new(),
+        };
+        if client.is_ipv4() != vip.is_ipv4() {
+            return answer(None, "no-service", None);
+        }
+        let socket = |address: SocketAddr| {
+            let endpoint = Endpoint::new(address, protocol);
+            (endpoint.address, endpoint.port)
+        };
+        let (client, vip): ((Address, Be16), (Address, Be16)) = (socket(client), socket(vip));
+        match explain(self, number(protocol), client, vip) {
+            explain::Explanation::NoService => answer(None, "no-service", None),
+            explain::Explanation::NoBackend(OnNoBackend::Reset | OnNoBackend::Drop) => {
+                answer(None, "no-backend", None)
+            }
+            explain::Explanation::Flow { backend, state } => {
+                let half_open = state == State::HALF_OPEN || state == State::ANSWERED;
+                answer(self.endpoint(backend), if half_open { "half-open" } else { "flow" }, None)
+            }
+            explain::Explanation::Slot { backend, slot } => {
+                answer(self.endpoint(backend), "slot", Some(slot))
+            }
+        }
+    }
+}
+
+/// The tables as a packet meets them, but nothing is counted, remembered or looked up in the kernel.
+impl Tables for View<'_> {
+    fn settings(&self) -> &Settings {
+        self.arrays.settings()
+    }
+
+    fn directory(&self, bucket: u32) -> Option<&directory::Bucket> {
+        self.arrays.directory.get(bucket as usize)
+    }
+
+    fn service(&self, id: u16) -> Option<&Service> {
+        self.arrays.services.get(usize::from(id))
+    }
+
+    fn backend(&self, id: u16) -> Option<&Backend> {
+        self.arrays.backends.get(usize::from(id))
+    }
+
+    fn slots(&self, line: u32) -> Option<&SlotLine> {
+        self.arrays.slots.get(line as usize)
+    }
+
+    fn flows4(&self, bucket: u32) -> Option<&Bucket4> {
+        self.arrays.flows4.get(bucket as usize)
+    }
+
+    fn flows6(&self, bucket: u32) -> Option<&Bucket6> {
+        self.arrays.flows6.get(bucket as usize)
+    }
+
+    fn next_hop(&self, id: u16) -> Option<&NextHop> {
+        self.arrays.next_hops.get(usize::from(id))
+    }
+
+    fn outcomes(&self) -> &Outcomes {
+        // Explaining counts nothing; the first CPU's row stands for "this CPU's".
+        &self.arrays.outcomes[0]
+    }
+
+    fn traffic(&self, _: u16) -> Option<&TrafficRow> {
+        None
+    }
+
+    fn icmp_budget(&self) -> Option<&IcmpBudget> {
+        None
+    }
+
+    fn fragment(&self, _: &FragmentKey) -> Option<Ports> {
+        None
+    }
+
+    fn remember_fragment(&self, _: &FragmentKey, _: Ports) {}
+
+    fn jiffies(&self) -> u64 {
+        self.jiffies
+    }
+
+    fn route(&self, _: &RouteQuery) -> Route {
+        Route::Unfollowable
+    }
+}
