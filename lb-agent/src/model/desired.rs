@@ -116,7 +116,7 @@ mod tests {
         let state = service("a", "10.0.0.1:80", &[]) + &service("b", "10.0.0.1:80", &[]);
         assert_eq!(
             refusal(&state, Limits::default()),
-            "service `b`: 10.0.0.1:80/tcp belongs to service `a` already: choose another address, port or protocol"
+            "services `a` and `b` cannot both have 10.0.0.1:80/tcp: choose another address, port or protocol for one"
         );
         let state =
             service("a", "10.0.0.1:80", &[]) + &service("b", "10.0.0.1:80", &[]) + "protocol = \"udp\"\n";

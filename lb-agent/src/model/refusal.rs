@@ -27,7 +27,7 @@ pub enum Refusal {
     RepeatedBackend(ServiceName, Endpoint),
     /// Two services would answer for the same packets.
     #[error(
-        "service `{0}`: {1}/{2} belongs to service `{3}` already: choose another address, port or protocol"
+        "services `{3}` and `{0}` cannot both have {1}/{2}: choose another address, port or protocol for one"
     )]
     DuplicateVip(ServiceName, Endpoint, Protocol, ServiceName),
     /// Addresses are rewritten within a family only.

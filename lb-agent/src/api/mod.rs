@@ -1,0 +1,78 @@
+//! The admin API: HTTP over a Unix socket, under `/v1`. The command line uses nothing else.
+
+mod backends;
+mod extract;
+mod observe;
+mod problem;
+mod services;
+mod socket;
+mod state;
+pub mod types;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, Uri};
+use axum::routing::get;
+use tokio::net::UnixListener;
+
+use crate::control::Handle;
+pub use problem::Problem;
+pub use socket::{SocketError, bind};
+
+/// A state's body at most: twice what every limit at its highest takes. Other bodies have axum's limit, 2 MB.
+const MAX_BODY: usize = 16 << 20;
+
+/// How long requests under way may take after the agent was asked to stop.
+const LAST_REQUESTS: Duration = Duration::from_secs(3);
+
+/// Every route there is.
+fn router(control: Handle) -> Router {
+    Router::new()
+        .route("/v1/services", get(services::list).post(services::add))
+        .route("/v1/services/{name}", get(services::show).patch(services::set).delete(services::remove))
+        .route("/v1/services/{name}/backends", get(backends::list_of).post(backends::add))
+        .route(
+            "/v1/services/{name}/backends/{address}",
+            get(backends::show).patch(backends::set).delete(backends::remove),
+        )
+        .route("/v1/backends", get(backends::list))
+        .route("/v1/state", get(state::get).put(state::put).layer(DefaultBodyLimit::max(MAX_BODY)))
+        .route("/v1/status", get(observe::status))
+        .route("/v1/flows", get(observe::flows))
+        .route("/v1/explain", get(observe::explain))
+        .fallback(async |uri: Uri| Problem::no_route(uri.path()))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| Problem::no_method(&method, uri.path()))
+        .with_state(control)
+}
+
+/// Serves until `stop` is ready, and then finishes what is under way.
+///
+/// # Errors
+/// Where the listener fails.
+pub async fn serve(
+    listener: UnixListener,
+    control: Handle,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let graceful = async move {
+        stop.await;
+        drop(stopping);
+    };
+    let last_requests = async move {
+        // Ready when the sender is dropped.
+        let _ = stopped.await;
+        tokio::time::sleep(LAST_REQUESTS).await;
+    };
+    tokio::select! {
+        served = axum::serve(listener, router(control)).with_graceful_shutdown(graceful) => served,
+        () = last_requests => Ok(()),
+    }
+}

@@ -1,0 +1,56 @@
+//! `/v1/status`, `/v1/flows` and `/v1/explain`: what is going on. Nothing here changes anything.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+use super::extract::Parameters;
+use super::problem::Problem;
+use super::types::{ExplainView, FlowView, StatusView};
+use crate::control::Handle;
+use crate::model::{Endpoint, Protocol, ServiceName};
+
+/// Which flows to list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FlowParameters {
+    service: Option<ServiceName>,
+    limit: Option<usize>,
+}
+
+/// Which packet to explain.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExplainParameters {
+    protocol: Protocol,
+    client: Endpoint,
+    vip: Endpoint,
+}
+
+/// Flows that are listed unless somebody says otherwise.
+const FLOWS: usize = 100_000;
+
+pub(super) async fn status(State(control): State<Handle>) -> Result<Json<StatusView>, Problem> {
+    Ok(Json(control.snapshot().await?.status()))
+}
+
+pub(super) async fn flows(
+    State(control): State<Handle>,
+    Parameters(FlowParameters { service, limit }): Parameters<FlowParameters>,
+) -> Result<Json<Vec<FlowView>>, Problem> {
+    let flows = control.flows(service, limit.unwrap_or(FLOWS)).await?;
+    Ok(Json(flows.into_iter().map(FlowView::from).collect()))
+}
+
+pub(super) async fn explain(
+    State(control): State<Handle>,
+    Parameters(ExplainParameters { protocol, client, vip }): Parameters<ExplainParameters>,
+) -> Result<Json<ExplainView>, Problem> {
+    if client.ip().is_ipv4() != vip.ip().is_ipv4() {
+        let (a, b) = (client.family(), vip.family());
+        return Err(Problem::invalid(&format!(
+            "client {client} is {a}, VIP {vip} is {b}: both must be of one family"
+        )));
+    }
+    Ok(Json(control.explain(protocol, client.socket(), vip.socket()).await?.into()))
+}

@@ -1,0 +1,71 @@
+//! `/v1/state`: the whole desired state, as TOML or as JSON with the same keys.
+
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use super::extract::{Parameters, bytes, json};
+use super::problem::Problem;
+use super::types::ChangedView;
+use crate::control::Handle;
+use crate::model::file::{self, RawState};
+use crate::model::{Change, Desired, Period, Removal};
+
+const TOML: &str = "application/toml";
+
+/// How long a backend may drain that is removed, unless somebody says otherwise.
+const DRAIN_TIMEOUT: Period = Period::from_secs(300);
+
+/// What becomes of the rest when a state is declared.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeclareParameters {
+    /// Whether what is not declared goes; a state that is put is the whole one.
+    prune: Option<bool>,
+    #[serde(default)]
+    dry_run: bool,
+    drain_timeout: Option<Period>,
+}
+
+/// A drain that ends so long from now.
+pub(super) fn drain(timeout: Option<Period>) -> Removal {
+    Removal::Drain(SystemTime::now() + timeout.unwrap_or(DRAIN_TIMEOUT).duration())
+}
+
+pub(super) async fn get(State(control): State<Handle>, headers: HeaderMap) -> Result<Response, Problem> {
+    let text = file::print(&control.snapshot().await?.desired);
+    if mentions(&headers, &header::ACCEPT, TOML) {
+        return Ok(([(header::CONTENT_TYPE, TOML)], text).into_response());
+    }
+    // By way of the file: whatever stands in one stands in the other.
+    let value: serde_json::Value =
+        file::read_toml(&text, "state").map_err(|error| Problem::invalid(&error.to_string()))?;
+    Ok(Json(value).into_response())
+}
+
+pub(super) async fn put(
+    State(control): State<Handle>,
+    Parameters(DeclareParameters { prune, dry_run, drain_timeout }): Parameters<DeclareParameters>,
+    request: Request,
+) -> Result<Json<ChangedView>, Problem> {
+    let is_toml = mentions(request.headers(), &header::CONTENT_TYPE, TOML);
+    let body = bytes(request, &()).await?;
+    let desired = if is_toml { read(&body)? } else { json::<RawState>(&body)?.desired()? };
+    let prune = prune.unwrap_or(true).then(|| drain(drain_timeout));
+    let changed = control.change(Change::Declare { desired, prune }, dry_run).await?;
+    Ok(Json(ChangedView { dry_run, changes: changed.changes, steps: changed.plan.steps }))
+}
+
+fn read(body: &[u8]) -> Result<Desired, Problem> {
+    let text =
+        std::str::from_utf8(body).map_err(|error| Problem::malformed(&format!("the body: {error}")))?;
+    file::parse(text, "state").map_err(|error| Problem::invalid(&error.to_string()))
+}
+
+fn mentions(headers: &HeaderMap, name: &HeaderName, kind: &str) -> bool {
+    headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains(kind))
+}

@@ -1,0 +1,150 @@
+//! What the API answers with. Field names are a contract: scripts and the command line read them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::Rates;
+use crate::datapath::{Candidate, FlowLoad, InterfaceStatus, ReasonCount, Traffic};
+use crate::health::Health;
+use crate::model::{
+    Admin, Checks, Endpoint, Mode, OnNoBackend, Protocol, ServiceName, Strategy, Track, Weight,
+};
+
+/// A service in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: ServiceName,
+    /// Virtual address and port.
+    pub vip: Endpoint,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// How new flows are spread.
+    pub strategy: Strategy,
+    /// How packets get to the backends.
+    pub mode: Mode,
+    /// Which flows are remembered.
+    pub track: Track,
+    /// What a new flow meets while no backend takes traffic.
+    pub on_no_backend: OnNoBackend,
+    /// What decides whether a backend is fit.
+    pub health: Checks,
+    /// How many backends it has, those included that are being removed.
+    pub backends: usize,
+    /// How many of them are known to be fit; where nothing is checked, all.
+    pub healthy_backends: usize,
+    /// Flows open now, over its backends.
+    pub active_connections: u64,
+    /// Flows opened, over the backends that it has now.
+    pub connections_total: u64,
+}
+
+/// A service with its backends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceDetail {
+    /// The service.
+    #[serde(flatten)]
+    pub service: ServiceView,
+    /// Its backends.
+    pub backend_list: Vec<BackendView>,
+}
+
+/// A backend of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendView {
+    /// The service's name.
+    pub service: ServiceName,
+    /// Where requests go.
+    pub address: Endpoint,
+    /// Share of new flows that is wanted.
+    pub weight: Weight,
+    /// The share it gets: 0 while it drains or is unfit.
+    pub effective_weight: u32,
+    /// What the operator wants of it.
+    pub admin: Admin,
+    /// What its checks say.
+    pub health: Health,
+    /// Whether it goes when it has drained.
+    pub removing: bool,
+    /// What it carries.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+}
+
+/// The whole on one screen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The agent's version.
+    pub version: String,
+    /// Since the agent started.
+    pub uptime_seconds: u64,
+    /// Where the program is attached, and how.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// How many services there are.
+    pub services: usize,
+    /// How many backends there are, over all services.
+    pub backends: usize,
+    /// How full the flow table is.
+    pub flows: FlowLoad,
+    /// Every service with its rates.
+    pub service_rates: Vec<ServiceRates>,
+    /// How packets ended, every way with its count.
+    pub reasons: Vec<ReasonCount>,
+}
+
+/// A service as the status shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRates {
+    /// The service.
+    #[serde(flatten)]
+    pub service: ServiceView,
+    /// Backends that new flows go to.
+    pub active_backends: usize,
+    /// What it carries a second.
+    #[serde(flatten)]
+    pub rates: Rates,
+}
+
+/// A live flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// The service's name; nothing where it is gone by now.
+    pub service: Option<ServiceName>,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Where it comes from.
+    pub client: std::net::SocketAddr,
+    /// Where the client sends to.
+    pub vip: std::net::SocketAddr,
+    /// Where it goes.
+    pub backend: std::net::SocketAddr,
+    /// `half-open`, `established`, `closing`, ...
+    pub state: String,
+    /// Since its last packet.
+    pub idle_seconds: u64,
+}
+
+/// Where a packet would go, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainView {
+    /// The service that it is for.
+    pub service: Option<ServiceName>,
+    /// The backend that takes it.
+    pub backend: Option<std::net::SocketAddr>,
+    /// `flow`, `half-open`, `slot`, `candidates`, `no-service` or `no-backend`.
+    pub reason: String,
+    /// The slot that was asked, if one was.
+    pub slot: Option<u32>,
+    /// Who may take it, where chance or load decides.
+    pub candidates: Vec<Candidate>,
+}
+
+/// What a declared state changed, or would change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedView {
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// What differs in the desired state.
+    pub changes: Vec<String>,
+    /// What the data plane does for it, in order.
+    pub steps: Vec<String>,
+}

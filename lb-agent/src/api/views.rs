@@ -1,0 +1,113 @@
+//! From what the control task tells to what the API answers. Pure.
+
+use super::types::{
+    BackendView, ExplainView, FlowView, ServiceDetail, ServiceRates, ServiceView, StatusView,
+};
+use crate::control::{BackendNow, Explained, FlowRow, Snapshot};
+use crate::datapath::{Explanation, FlowInfo};
+use crate::health::Health;
+use crate::model::{Endpoint, Refusal, Service, ServiceName};
+
+impl Snapshot {
+    /// Every service, by name.
+    pub(super) fn services(&self) -> Vec<ServiceView> {
+        self.desired.services.values().map(|service| self.view(service)).collect()
+    }
+
+    /// One service with its backends.
+    pub(super) fn service(&self, name: &ServiceName) -> Result<ServiceDetail, Refusal> {
+        let service = self.view(self.desired.service(name)?);
+        Ok(ServiceDetail { service, backend_list: self.backends_of(name)? })
+    }
+
+    /// Every backend of every service.
+    pub(super) fn backends(&self) -> Vec<BackendView> {
+        self.backends.iter().map(|((service, address), now)| backend_view(service, *address, now)).collect()
+    }
+
+    /// The backends of a service.
+    pub(super) fn backends_of(&self, name: &ServiceName) -> Result<Vec<BackendView>, Refusal> {
+        let service = self.desired.service(name)?;
+        Ok(self.of(service).map(|(address, now)| backend_view(name, address, now)).collect())
+    }
+
+    /// One backend.
+    pub(super) fn backend(&self, name: &ServiceName, address: Endpoint) -> Result<BackendView, Refusal> {
+        let all = self.backends_of(name)?;
+        let found = all.into_iter().find(|backend| backend.address == address);
+        found.ok_or_else(|| Refusal::UnknownBackend(name.clone(), address))
+    }
+
+    /// The whole.
+    pub(super) fn status(self) -> StatusView {
+        StatusView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.uptime.as_secs(),
+            services: self.desired.services.len(),
+            backends: self.desired.backend_count(),
+            service_rates: self.desired.services.values().map(|service| self.rates(service)).collect(),
+            interfaces: self.interfaces,
+            flows: self.flows,
+            reasons: self.reasons,
+        }
+    }
+
+    fn rates(&self, service: &Service) -> ServiceRates {
+        ServiceRates {
+            service: self.view(service),
+            active_backends: self.of(service).filter(|(_, now)| now.effective_weight > 0).count(),
+            rates: self.rates.get(&service.name).copied().unwrap_or_default(),
+        }
+    }
+
+    fn view(&self, service: &Service) -> ServiceView {
+        let is_fit = |now: &BackendNow| service.health.is_empty() || now.health == Health::Healthy;
+        ServiceView {
+            name: service.name.clone(),
+            vip: service.vip,
+            protocol: service.protocol,
+            strategy: service.strategy,
+            mode: service.mode,
+            track: service.track,
+            on_no_backend: service.on_no_backend,
+            health: service.health.clone(),
+            backends: self.of(service).count(),
+            healthy_backends: self.of(service).filter(|(_, now)| is_fit(now)).count(),
+            active_connections: self.of(service).map(|(_, now)| now.traffic.active_connections).sum(),
+            connections_total: self.of(service).map(|(_, now)| now.traffic.connections_total).sum(),
+        }
+    }
+
+    fn of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (Endpoint, &'a BackendNow)> {
+        let mut addresses: Vec<_> = service.endpoints().collect();
+        addresses.sort();
+        addresses.into_iter().filter_map(|at| Some((at, self.backends.get(&(service.name.clone(), at))?)))
+    }
+}
+
+fn backend_view(service: &ServiceName, address: Endpoint, now: &BackendNow) -> BackendView {
+    BackendView {
+        service: service.clone(),
+        address,
+        weight: now.backend.weight,
+        effective_weight: now.effective_weight,
+        admin: now.backend.admin,
+        health: now.health,
+        removing: now.removing,
+        traffic: now.traffic,
+    }
+}
+
+impl From<FlowRow> for FlowView {
+    fn from(FlowRow { service, flow }: FlowRow) -> Self {
+        let FlowInfo { vip, protocol, client, backend, state, idle_seconds } = flow;
+        Self { service, protocol, client, vip, backend, state, idle_seconds }
+    }
+}
+
+impl From<Explained> for ExplainView {
+    fn from(Explained { service, explanation }: Explained) -> Self {
+        let Explanation { backend, reason, slot, candidates } = explanation;
+        Self { service, backend, reason, slot, candidates }
+    }
+}

@@ -1,0 +1,221 @@
+//! The API's client: one request over the agent's socket.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::api::Problem;
+use crate::model::shorten;
+
+/// Somewhat longer than the agent takes to say that it is busy.
+const TIMEOUT: Duration = Duration::from_secs(40);
+
+/// Why there is no answer. One line.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("the agent is not running: nothing answers at {}; start it with `lb-agent run`, or name its socket with --socket", .0.display())]
+    NotRunning(PathBuf),
+    /// Somebody may listen, but not to us.
+    #[error("no permission for the agent's socket {}: run this as root", .0.display())]
+    Denied(PathBuf),
+    /// The agent says no.
+    #[error("{}", .0.detail)]
+    Refused(Problem),
+    /// The socket works, the conversation does not.
+    #[error("no answer from the agent at {}: {reason}", path.display())]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// Where the agent listens.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+    is_verbose: bool,
+}
+
+/// A request that is being put together.
+pub struct Call<'a> {
+    client: &'a Client,
+    method: Method,
+    path: String,
+    body: (&'static str, Vec<u8>),
+    accept: &'static str,
+}
+
+impl Client {
+    /// A client of the agent at a socket. A verbose one says on stderr what it asks.
+    pub fn new(socket: &Path, is_verbose: bool) -> Self {
+        Self { socket: socket.to_owned(), is_verbose }
+    }
+
+    /// A request to a path made of segments, which may hold any character.
+    pub fn call<'a>(&'a self, method: Method, segments: &[&str]) -> Call<'a> {
+        let path = segments.iter().fold(String::from("/v1"), |path, segment| path + "/" + &encode(segment));
+        Call {
+            client: self,
+            method,
+            path,
+            body: ("application/json", Vec::new()),
+            accept: "application/json",
+        }
+    }
+}
+
+impl Call<'_> {
+    /// With a parameter, if there is a value.
+    pub fn parameter(mut self, name: &str, value: Option<impl ToString>) -> Self {
+        if let Some(value) = value {
+            let separator = if self.path.contains('?') { '&' } else { '?' };
+            // Writing to a string cannot fail.
+            let _ = write!(self.path, "{separator}{name}={}", encode(&value.to_string()));
+        }
+        self
+    }
+
+    /// With a body in JSON.
+    pub fn json(mut self, body: &serde_json::Value) -> Self {
+        self.body.1 = body.to_string().into_bytes();
+        self
+    }
+
+    /// With a body in TOML.
+    pub fn toml(mut self, body: String) -> Self {
+        self.body = ("application/toml", body.into_bytes());
+        self
+    }
+
+    /// The answer as text, of the given kind.
+    pub fn text(mut self, accept: &'static str) -> Result<String, ClientError> {
+        self.accept = accept;
+        self.send()
+    }
+
+    /// The answer, read.
+    ///
+    /// # Errors
+    /// Where the agent cannot be reached or says no.
+    pub fn read<T: DeserializeOwned>(self) -> Result<T, ClientError> {
+        let path = self.client.socket.clone();
+        let text = self.send()?;
+        serde_json::from_str(&text).map_err(|error| ClientError::Broken {
+            path,
+            reason: format!("an answer of another version ({error}): are agent and command the same?"),
+        })
+    }
+
+    /// The answer, whatever it says.
+    ///
+    /// # Errors
+    /// Where the agent cannot be reached or says no.
+    pub fn send(self) -> Result<String, ClientError> {
+        let socket = self.client.socket.clone();
+        let broken = |error: anyhow::Error| ClientError::Broken {
+            path: socket.clone(),
+            reason: shorten(&format!("{error:#}"), 300),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| broken(error.into()))?;
+        runtime.block_on(async {
+            let stream = self.connect().await?;
+            let exchanged = tokio::time::timeout(TIMEOUT, self.exchange(stream)).await;
+            let (status, text) = match exchanged {
+                Ok(answer) => answer.map_err(broken)?,
+                Err(_) => return Err(broken(anyhow::anyhow!("nothing within {} s", TIMEOUT.as_secs()))),
+            };
+            if status.is_success() { Ok(text) } else { Err(refusal(status, &text)) }
+        })
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        let socket = &self.client.socket;
+        UnixStream::connect(socket).await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                ClientError::NotRunning(socket.clone())
+            }
+            io::ErrorKind::PermissionDenied => ClientError::Denied(socket.clone()),
+            _ => ClientError::Broken { path: socket.clone(), reason: error.to_string() },
+        })
+    }
+
+    async fn exchange(self, stream: UnixStream) -> anyhow::Result<(StatusCode, String)> {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the sender; what goes wrong in it comes out of the request below.
+        tokio::spawn(connection);
+        let (kind, body) = self.body;
+        let request = Request::builder()
+            .method(&self.method)
+            .uri(&self.path)
+            .header(header::HOST, "lb-agent")
+            .header(header::CONTENT_TYPE, kind)
+            .header(header::ACCEPT, self.accept)
+            .body(Full::new(Bytes::from(body)))
+            .context("cannot ask for that")?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        if self.client.is_verbose {
+            eprintln!("{} {}: {status}", self.method, self.path);
+        }
+        let bytes = response.into_body().collect().await?.to_bytes();
+        Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+    }
+}
+
+fn refusal(status: StatusCode, text: &str) -> ClientError {
+    let problem = serde_json::from_str(text).unwrap_or_else(|_| Problem {
+        kind: "about:blank".to_owned(),
+        title: status.to_string(),
+        status: status.as_u16(),
+        detail: format!("the agent answered {status}: {}", shorten(text, 200)),
+    });
+    ClientError::Refused(problem)
+}
+
+/// Percent-encodes what is not unreserved (RFC 3986 section 2.3).
+fn encode(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            // Writing to a string cannot fail.
+            _ => drop(write!(encoded, "%{byte:02X}")),
+        }
+        encoded
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_parameters_hold_any_character() {
+        let client = Client::new(Path::new("/x"), false);
+        let call = client.call(Method::GET, &["services", "web", "backends", "[fd00::1]:80"]);
+        let call = call.parameter("a", Some("x&y")).parameter("b", None::<&str>).parameter("c", Some(true));
+        assert_eq!(call.path, "/v1/services/web/backends/%5Bfd00%3A%3A1%5D%3A80?a=x%26y&c=true");
+    }
+
+    #[test]
+    fn an_agent_that_is_not_there_is_named_with_its_socket() {
+        let error =
+            Client::new(Path::new("/nonexistent/a.sock"), false).call(Method::GET, &["status"]).send();
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "the agent is not running: nothing answers at /nonexistent/a.sock; start it with `lb-agent run`, or name its socket with --socket"
+        );
+    }
+}
