@@ -90,6 +90,8 @@ impl Topology {
         static FIRST: Once = Once::new();
         ensure!(rustix::process::geteuid().is_root(), "making network namespaces needs root");
         interrupt::install();
+        // A suite goes on to its next test after Ctrl-C: that one ends here.
+        interrupt::check()?;
         FIRST.call_once(residue::sweep);
 
         let mut lab = Self {
