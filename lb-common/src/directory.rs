@@ -164,7 +164,10 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "a hundred thousand look-ups of safe code: minutes, and nothing for Miri to find")]
+    #[cfg_attr(
+        miri,
+        ignore = "a hundred thousand look-ups of safe code: minutes, and nothing for Miri to find"
+    )]
     fn everything_listed_is_found_and_nothing_else() {
         let listings: Vec<_> = (1..=5000).map(listing).collect();
         let (key, half) = build(&listings, 16_384).expect("a key exists");

@@ -48,7 +48,10 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "statistics over hundreds of thousands of hashes: minutes, and nothing for Miri to find")]
+    #[cfg_attr(
+        miri,
+        ignore = "statistics over hundreds of thousands of hashes: minutes, and nothing for Miri to find"
+    )]
     fn consecutive_ports_and_addresses_spread_evenly() {
         let ports = (0..65_536u64).map(|port| mix(0x0a00_0001_0000_0007 | (port << 16), 42));
         let addresses = (0..100_000u64).map(|host| mix((host << 32) | 0x5000_0001, 42));

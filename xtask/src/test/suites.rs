@@ -89,7 +89,7 @@ impl Suite {
 pub(super) fn run_documentation_tests(filter: &[String]) -> Result<Tally> {
     println!("\n--- examples in documentation");
     let mut command = process::cargo();
-    command.current_dir(workspace::root()).args(["test", "--workspace", "--doc", "--quiet", "--"]);
+    command.current_dir(workspace::root()).args(["test", "--workspace", "--doc", "--"]);
     run_harness(command.args(filter))
 }
 
