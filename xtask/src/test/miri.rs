@@ -31,19 +31,7 @@ pub(super) fn run(filter: &[String]) -> Result<Tally> {
     let mut command = Command::new("rustup");
     command
         .current_dir(workspace::root())
-        .args([
-            "run",
-            toolchain,
-            "cargo",
-            "miri",
-            "test",
-            "--quiet",
-            "-p",
-            "lb-common",
-            "-p",
-            "lb-ebpf",
-            "--lib",
-        ])
+        .args(["run", toolchain, "cargo", "miri", "test", "--lib", "-p", "lb-common", "-p", "lb-ebpf"])
         .arg("--")
         .args(filter)
         // Property tests read the environment and the clock.
