@@ -1,6 +1,7 @@
 //! `lb-agent`: turns a Linux box into a layer-4 load balancer, and the command line to tell it what to do.
 
 mod api;
+mod cli;
 mod client;
 mod config;
 mod control;
@@ -9,4 +10,8 @@ mod health;
 mod model;
 mod store;
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main(std::env::args_os())
+}

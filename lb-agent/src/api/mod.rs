@@ -24,10 +24,10 @@ use tokio::net::UnixListener;
 
 use crate::control::Handle;
 pub use problem::Problem;
-pub use socket::{SocketError, bind};
+pub use socket::bind;
 
 /// A state's body at most: twice what every limit at its highest takes. Other bodies have axum's limit, 2 MB.
-const MAX_BODY: usize = 16 << 20;
+pub const MAX_STATE: usize = 16 << 20;
 
 /// How long requests under way may take after the agent was asked to stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(3);
@@ -43,7 +43,7 @@ fn router(control: Handle) -> Router {
             get(backends::show).patch(backends::set).delete(backends::remove),
         )
         .route("/v1/backends", get(backends::list))
-        .route("/v1/state", get(state::get).put(state::put).layer(DefaultBodyLimit::max(MAX_BODY)))
+        .route("/v1/state", get(state::get).put(state::put).layer(DefaultBodyLimit::max(MAX_STATE)))
         .route("/v1/status", get(observe::status))
         .route("/v1/flows", get(observe::flows))
         .route("/v1/explain", get(observe::explain))

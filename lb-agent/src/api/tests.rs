@@ -1,6 +1,8 @@
 //! The API over a real Unix socket, above a world in memory.
 
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use hyper::Method;
@@ -49,6 +51,15 @@ impl Server {
 
     fn get(&self, segments: &[&str]) -> Value {
         self.client.call(Method::GET, segments).read().unwrap()
+    }
+
+    /// The answer to bytes, up to where the server closes. It may close before it has read them all.
+    fn raw(&self, request: &str) -> String {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        let _ = stream.write_all(request.as_bytes());
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer).unwrap()
     }
 
     /// The answer, or status and detail of the problem.
@@ -265,13 +276,7 @@ fn each_refused_request_has_its_status_and_message_and_changes_nothing() {
             409,
             "services `two` and `web` cannot both have 10.0.0.100:80/tcp: choose another address, port or protocol for one",
         ),
-        (
-            Method::POST,
-            &["services"],
-            json!({"name": "two"}),
-            422,
-            "missing field `vip`",
-        ),
+        (Method::POST, &["services"], json!({"name": "two"}), 422, "missing field `vip`"),
         (
             Method::POST,
             &["services"],
@@ -338,8 +343,13 @@ fn bodies_and_parameters_that_cannot_be_read_are_problems() {
         not_json,
         Err((400, "the body is not JSON: EOF while parsing an object at line 1 column 1".to_owned()))
     );
-    let huge = outcome(call().json(&json!({"name": "x".repeat(3 << 20)})).send());
-    assert_eq!(huge, Err((413, "the body is larger than this route takes".to_owned())));
+    let body = "x".repeat(3 << 20);
+    let answer = server.raw(&format!(
+        "POST /v1/services HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    assert!(answer.starts_with("HTTP/1.1 413 Payload Too Large\r\n"), "{answer}");
+    assert!(answer.contains("the body is larger than this route takes"), "{answer}");
     let (status, detail) = outcome(call().json(&json!({"name": "x".repeat(100_000)})).send()).unwrap_err();
     assert_eq!(status, 422);
     assert!(detail.len() < 700, "{detail}");
@@ -356,12 +366,8 @@ fn bodies_and_parameters_that_cannot_be_read_are_problems() {
 
 #[test]
 fn problems_are_problem_json() {
-    use std::io::{Read, Write};
     let server = Server::start("problem");
-    let mut stream = std::os::unix::net::UnixStream::connect(server.socket()).unwrap();
-    stream.write_all(b"GET /v1/none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = server.raw("GET /v1/none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{answer}");
     assert!(answer.contains("content-type: application/problem+json\r\n"), "{answer}");
     let body = r#"{"type":"urn:lb-agent:not-found","title":"Not found","status":404,"detail":"no such path: `/v1/none`"}"#;

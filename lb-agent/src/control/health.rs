@@ -57,20 +57,19 @@ impl Control {
 
     fn take_transitions(&mut self, transitions: &[Transition]) {
         let after = verdicts(&self.desired, &self.scheduler);
-        for ((name, address), to) in &after {
-            let from = self.verdicts.get(&(name.clone(), *address)).copied().unwrap_or_default();
-            if from != *to {
-                let service = &self.desired.services[name];
-                let checks: BTreeSet<_> = checks_of(service, *address).collect();
-                let reason = transitions.iter().find(|transition| checks.contains(&transition.check));
-                let reason = reason.map_or("", |transition| transition.reason.as_str());
-                info!(service = %name, backend = %address, %from, %to, reason, "health changed");
+        let mut matters = false;
+        for (key, &to) in &after {
+            let from = self.verdicts.get(key).copied().unwrap_or_default();
+            if from != to {
+                self.log_change(key, from, to, transitions);
+                // An unknown backend is treated as a healthy one.
+                matters |= from == Health::Unhealthy || to == Health::Unhealthy;
             }
         }
-        if self.verdicts == after {
+        self.verdicts = after;
+        if !matters {
             return;
         }
-        self.verdicts = after;
         if let Err(error) = self.datapath.apply(&self.wanted()) {
             warn!(
                 error = format!("{error:#}"),
@@ -78,6 +77,15 @@ impl Control {
             );
             self.out_of_step = true;
         }
+    }
+
+    fn log_change(&self, (name, address): &BackendKey, from: Health, to: Health, transitions: &[Transition]) {
+        let service = self.desired.services.get(name);
+        let checks: BTreeSet<_> =
+            service.into_iter().flat_map(|service| checks_of(service, *address)).collect();
+        let decisive = transitions.iter().find(|transition| checks.contains(&transition.check));
+        let reason = decisive.map_or("", |transition| transition.reason.as_str());
+        info!(service = %name, backend = %address, %from, %to, reason, "health changed");
     }
 }
 

@@ -28,7 +28,6 @@ use crate::datapath::Datapath;
 use crate::health::{Health, ProbeResult, Prober, Scheduler};
 use crate::model::{Desired, Endpoint, ServiceName};
 use crate::store::Store;
-pub use change::Changed;
 use handle::Request;
 pub use handle::{ControlError, Handle};
 pub use rates::Rates;

@@ -88,11 +88,6 @@ impl Change {
 }
 
 impl ServiceChange {
-    /// Whether it changes nothing whatever the service.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     fn apply(&self, service: &mut Service) {
         let Self { strategy, mode, on_no_backend, health } = self;
         service.strategy = strategy.unwrap_or(service.strategy);

@@ -1,14 +1,15 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proptest::collection::{btree_map, vec};
-use proptest::prelude::*;
+use proptest::prelude::{any, prop_assert_eq, prop_oneof, proptest};
 use proptest::sample::select;
+use proptest::strategy::Strategy as Generator;
 
 use super::*;
 use crate::model::health::HealthArgument;
 use crate::model::health::tests::any_spec;
 
-fn any_endpoint() -> impl proptest::strategy::Strategy<Value = Endpoint> {
+fn any_endpoint() -> impl Generator<Value = Endpoint> {
     let v4 =
         (any::<[u8; 4]>(), 1..=u16::MAX).prop_map(|(ip, port)| SocketAddr::from((Ipv4Addr::from(ip), port)));
     let v6 =
@@ -16,16 +17,16 @@ fn any_endpoint() -> impl proptest::strategy::Strategy<Value = Endpoint> {
     prop_oneof![v4, v6].prop_filter_map("not a host's address", |socket| socket.to_string().parse().ok())
 }
 
-fn any_checks() -> impl proptest::strategy::Strategy<Value = Checks> {
+fn any_checks() -> impl Generator<Value = Checks> {
     vec(any_spec(), 0..3).prop_filter_map("the same check twice", |checks| {
         Checks::new(checks.into_iter().map(HealthArgument::Check)).ok()
     })
 }
 
-fn any_service() -> impl proptest::strategy::Strategy<Value = Service> {
+fn any_service() -> impl Generator<Value = Service> {
     let backend = (any::<u16>(), select(Admin::ALL))
         .prop_map(|(weight, admin)| Backend { weight: Weight::from(weight), admin });
-    let words = (select(Protocol::ALL), select(super::Strategy::ALL), select(OnNoBackend::ALL));
+    let words = (select(Protocol::ALL), select(Strategy::ALL), select(OnNoBackend::ALL));
     ("[A-Za-z0-9._-]{1,63}", any_endpoint(), words, any_checks(), btree_map(any_endpoint(), backend, 0..4))
         .prop_map(|(name, vip, (protocol, strategy, on_no_backend), health, backends)| Service {
             strategy,
@@ -37,7 +38,7 @@ fn any_service() -> impl proptest::strategy::Strategy<Value = Service> {
 }
 
 /// Any state as far as its file is concerned; not every one of them passes [`Desired::validate`].
-pub(crate) fn any_state() -> impl proptest::strategy::Strategy<Value = Desired> {
+pub(crate) fn any_state() -> impl Generator<Value = Desired> {
     vec(any_service(), 0..4).prop_map(|services| Desired {
         services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
     })

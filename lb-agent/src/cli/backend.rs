@@ -1,0 +1,202 @@
+//! `lb-agent backend`: the servers behind a service.
+
+use clap::{Args, Subcommand};
+use hyper::Method;
+use serde_json::{Map, Value, json};
+
+use super::output::Output;
+use super::table::{Column, render};
+use crate::api::types::BackendView;
+use crate::client::Client;
+use crate::model::{Admin, Endpoint, Period, ServiceName, Weight};
+
+/// Lists, adds, drains, changes and removes backends.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Lists the backends of a service, or all.
+    #[command(after_long_help = "Examples:\n  lb-agent backend list\n  lb-agent backend list web -o json")]
+    List {
+        /// The service's name.
+        service: Option<ServiceName>,
+    },
+    /// Adds a backend. It takes traffic at once, and is checked at once.
+    ///
+    /// One that is being removed is kept after all.
+    #[command(
+        after_long_help = "Examples:\n  lb-agent backend add web 10.0.1.11:8080\n  lb-agent backend add web6 '[fd00:1::11]:8080' --weight 5"
+    )]
+    Add {
+        #[command(flatten)]
+        backend: Name,
+        /// Its share of new flows relative to the others, 0 to 65535.
+        #[arg(long, value_name = "N", default_value_t)]
+        weight: Weight,
+    },
+    /// Changes a backend's weight or administrative state, live.
+    #[command(
+        after_long_help = "Examples:\n  lb-agent backend set web 10.0.1.11:8080 --weight 2\n  lb-agent backend set web 10.0.1.11:8080 --admin maintenance"
+    )]
+    Set {
+        #[command(flatten)]
+        backend: Name,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Gives a backend no new flows; those that it has stay.
+    #[command(after_long_help = "Example:\n  lb-agent backend drain web 10.0.1.11:8080")]
+    Drain {
+        #[command(flatten)]
+        backend: Name,
+    },
+    /// Gives a backend new flows again; keeps one that is being removed.
+    #[command(after_long_help = "Example:\n  lb-agent backend enable web 10.0.1.11:8080")]
+    Enable {
+        #[command(flatten)]
+        backend: Name,
+    },
+    /// Drains a backend and removes it with its last flow; returns at once.
+    #[command(
+        after_long_help = "Examples:\n  lb-agent backend remove web 10.0.1.11:8080\n  lb-agent backend remove web 10.0.1.11:8080 --drain-timeout 30s\n  lb-agent backend remove web 10.0.1.11:8080 --force"
+    )]
+    Remove {
+        #[command(flatten)]
+        backend: Name,
+        /// How long it may drain before it goes with the flows that it has.
+        #[arg(long, value_name = "TIME", default_value = "5m")]
+        drain_timeout: Period,
+        /// Removes it now; its flows are balanced anew.
+        #[arg(long, conflicts_with = "drain_timeout")]
+        force: bool,
+    },
+}
+
+/// Which backend.
+#[derive(Debug, Args)]
+struct Name {
+    /// The service's name.
+    service: ServiceName,
+    /// The backend's address and port; IPv6 as `[addr]:port`.
+    #[arg(value_name = "ADDR:PORT")]
+    address: Endpoint,
+}
+
+/// What changes; something must.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct Change {
+    /// Its share of new flows relative to the others, 0 to 65535.
+    #[arg(long, value_name = "N")]
+    weight: Option<Weight>,
+    /// `enabled`, `draining` or `maintenance` (drains, and is not checked).
+    #[arg(long, value_name = "STATE")]
+    admin: Option<Admin>,
+}
+
+impl Arguments {
+    pub(super) fn execute(self, client: &Client, output: &Output) -> anyhow::Result<()> {
+        match self.verb {
+            Verb::List { service } => list(client, output, service.as_ref()),
+            Verb::Add { backend: Name { service, address }, weight } => {
+                let call = client.call(Method::POST, &["services", service.as_str(), "backends"]);
+                let backend: BackendView =
+                    call.json(&json!({ "address": address, "weight": weight })).read()?;
+                output.done(&backend, &format!("backend {address} added to {service}"))
+            }
+            Verb::Set { backend, change } => backend.set(client, output, change, "changed"),
+            Verb::Drain { backend } => {
+                backend.set(client, output, Change { weight: None, admin: Some(Admin::Draining) }, "drains")
+            }
+            Verb::Enable { backend } => {
+                backend.set(client, output, Change { weight: None, admin: Some(Admin::Enabled) }, "enabled")
+            }
+            Verb::Remove { backend, drain_timeout, force } => {
+                backend.remove(client, output, drain_timeout, force)
+            }
+        }
+    }
+}
+
+fn list(client: &Client, output: &Output, service: Option<&ServiceName>) -> anyhow::Result<()> {
+    let call = match service {
+        Some(service) => client.call(Method::GET, &["services", service.as_str(), "backends"]),
+        None => client.call(Method::GET, &["backends"]),
+    };
+    let backends: Vec<BackendView> = call.read()?;
+    output.data(&backends, |backends| backend_table(backends))
+}
+
+impl Name {
+    fn set(self, client: &Client, output: &Output, change: Change, done: &str) -> anyhow::Result<()> {
+        let Self { service, address } = self;
+        let mut body = Map::new();
+        if let Some(weight) = change.weight {
+            body.insert("weight".to_owned(), json!(weight));
+        }
+        if let Some(admin) = change.admin {
+            body.insert("admin".to_owned(), json!(admin));
+        }
+        let at = address.to_string();
+        let call = client.call(Method::PATCH, &["services", service.as_str(), "backends", &at]);
+        let backend: BackendView = call.json(&Value::Object(body)).read()?;
+        output.done(&backend, &format!("backend {address} of {service} {done}"))
+    }
+
+    fn remove(self, client: &Client, output: &Output, timeout: Period, force: bool) -> anyhow::Result<()> {
+        let Self { service, address } = self;
+        let at = address.to_string();
+        let call = client.call(Method::DELETE, &["services", service.as_str(), "backends", &at]);
+        let call = match force {
+            true => call.parameter("force", Some(true)),
+            false => call.parameter("drain_timeout", Some(timeout)),
+        };
+        let answer = call.send()?;
+        let note = match force {
+            true => format!("backend {address} of {service} removed"),
+            false => format!(
+                "backend {address} of {service} drains and goes with its last flow, in {timeout} at most"
+            ),
+        };
+        // Nothing is answered when there is nothing left to show.
+        let backend = serde_json::from_str(&answer)
+            .unwrap_or_else(|_| json!({ "service": service, "address": address, "removed": true }));
+        output.done::<Value>(&backend, &note)
+    }
+}
+
+/// Backends, one a line.
+pub(super) fn backend_table(backends: &[BackendView]) -> String {
+    use Column::{Number, Text};
+    let columns = [
+        Text("SERVICE"),
+        Text("ADDRESS"),
+        Number("WEIGHT"),
+        Number("EFFECTIVE"),
+        Text("ADMIN"),
+        Text("HEALTH"),
+        Number("ACTIVE"),
+        Number("TOTAL"),
+        Number("RX BYTES"),
+        Number("TX BYTES"),
+    ];
+    let row = |backend: &BackendView| {
+        [
+            backend.service.to_string(),
+            backend.address.to_string(),
+            backend.weight.to_string(),
+            backend.effective_weight.to_string(),
+            if backend.removing { "removing".to_owned() } else { backend.admin.to_string() },
+            backend.health.to_string(),
+            backend.traffic.active_connections.to_string(),
+            backend.traffic.connections_total.to_string(),
+            backend.traffic.rx_bytes_total.to_string(),
+            backend.traffic.tx_bytes_total.to_string(),
+        ]
+    };
+    render(columns, backends.iter().map(row))
+}

@@ -1,0 +1,109 @@
+//! The only place that writes results: data to stdout, notes to stderr.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::model::Quoted;
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Table,
+    Json,
+}
+
+/// A format that is none.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("unknown format {}: valid are table, json", Quoted(.0))]
+pub(super) struct UnknownFormat(String);
+
+/// Stdout is gone. Not a failure where its reader went.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot print the result: {0}")]
+struct CannotPrint(#[from] io::Error);
+
+/// Where results go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    format: Format,
+    is_quiet: bool,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Table => "table",
+            Self::Json => "json",
+        })
+    }
+}
+
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(word: &str) -> Result<Self, UnknownFormat> {
+        match word {
+            "table" => Ok(Self::Table),
+            "json" => Ok(Self::Json),
+            _ => Err(UnknownFormat(word.to_owned())),
+        }
+    }
+}
+
+impl Output {
+    pub(super) fn new(format: Format, is_quiet: bool) -> Self {
+        Self { format, is_quiet }
+    }
+
+    /// How results are wanted.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// A result: for people, or as it is.
+    pub(super) fn data<T: Serialize>(
+        &self,
+        value: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        match self.format {
+            Format::Table => self.text(&table(value)),
+            Format::Json => self.text(&(serde_json::to_string_pretty(value)? + "\n")),
+        }
+    }
+
+    /// What was done: a note for people, the object in JSON.
+    pub(super) fn done<T: Serialize>(&self, value: &T, note: &str) -> anyhow::Result<()> {
+        match self.format {
+            Format::Table => self.note(note),
+            Format::Json => self.data(value, |_| String::new())?,
+        }
+        Ok(())
+    }
+
+    /// Text that is a result in whatever format.
+    pub(super) fn text(&self, text: &str) -> anyhow::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+            .map_err(|error| CannotPrint(error).into())
+    }
+
+    /// Something worth knowing that is no result.
+    pub(super) fn note(&self, note: &str) {
+        if !self.is_quiet {
+            // A closed stderr leaves nobody to tell.
+            let _ = writeln!(io::stderr(), "{note}");
+        }
+    }
+}
+
+/// Whether a result could not be printed because nobody reads any more.
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<CannotPrint>();
+    cause.is_some_and(|CannotPrint(error)| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,171 @@
+//! `lb-agent run`: the daemon.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use tokio::net::UnixListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing::info;
+
+use super::{Global, privilege, telemetry};
+use crate::api;
+use crate::config::{Config, DEFAULT_PATH, InterfaceName};
+use crate::control::{Control, Handle, Parts, Snapshot};
+use crate::datapath::kernel;
+use crate::health::NetworkProber;
+use crate::store::FileStore;
+
+/// Balances: attaches the program, checks backends, takes changes. The daemon; needs root.
+///
+/// Stopping it, or killing it, stops nothing but that: packets are balanced on, and the next `lb-agent run` takes over
+/// where this one left. `lb-agent detach` takes the data plane down.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The configuration file [default: /etc/lb-agent/config.toml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the program is attached, instead of what the configuration says; can be given several times.
+    #[arg(long = "interface", value_name = "NAME")]
+    interfaces: Vec<InterfaceName>,
+    /// Loads the build of the program that logs its decisions. For looking into trouble: it is slow.
+    #[arg(long)]
+    diagnostics: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lb-agent run --interface eth0
+  lb-agent run --config /etc/lb-agent/config.toml -v
+  RUST_LOG=lb_agent=debug lb-agent run
+
+Signals: SIGTERM and SIGINT stop the daemon.";
+
+impl Arguments {
+    pub(super) fn execute(self, global: &Global) -> anyhow::Result<()> {
+        privilege::require("run")?;
+        let config = self.configuration(global)?;
+        telemetry::start(global.verbose, global.quiet)?;
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        daemon(&config, &runtime)
+    }
+
+    fn configuration(self, global: &Global) -> anyhow::Result<Config> {
+        let mut config = Config::load(self.config.as_deref())?;
+        if !self.interfaces.is_empty() {
+            config.interfaces = self.interfaces;
+        }
+        config.socket = global.socket.clone().unwrap_or(config.socket);
+        config.diagnostics |= self.diagnostics;
+        let path = self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH)).display();
+        ensure!(
+            !config.interfaces.is_empty(),
+            "no interface to attach to: name one with --interface, or set `interfaces` in {path}"
+        );
+        Ok(config)
+    }
+}
+
+/// Everything that can refuse comes before the data plane is touched.
+fn daemon(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
+    let store = FileStore::open(&config.state_dir)?;
+    let (listener, mut stop) = {
+        let _inside = runtime.enter();
+        (api::bind(&config.socket)?, Stop::listen()?)
+    };
+    let _socket = Removed(&config.socket);
+    let (control, handle) = Control::start(Parts {
+        store: Box::new(store),
+        datapath: kernel::open(config).context("cannot start the data plane")?,
+        prober: Box::new(NetworkProber::new(runtime.handle().clone())),
+        limits: config.limits.clone(),
+    })?;
+    let (thread, mut ended) = own_thread(control)?;
+    runtime.block_on(serve(config, listener, handle, &mut stop, &mut ended))?;
+    // The API held the last handle, so the control task ends when it has done what it was asked.
+    ensure!(thread.join().is_ok(), "the control task failed: its log says why");
+    info!("stopped; packets are still balanced: `lb-agent run` takes over, `lb-agent detach` takes it down");
+    Ok(())
+}
+
+/// Serves the API until a signal asks to stop.
+async fn serve(
+    config: &Config,
+    listener: UnixListener,
+    handle: Handle,
+    stop: &mut Stop,
+    ended: &mut oneshot::Receiver<()>,
+) -> anyhow::Result<()> {
+    announce(config, &handle.snapshot().await?);
+    let (asked, stopping) = oneshot::channel::<()>();
+    let stopped = async {
+        // Ready when the sender is dropped.
+        let _ = stopping.await;
+    };
+    let mut served = tokio::spawn(api::serve(listener, handle, stopped));
+    tokio::select! {
+        signal = stop.wait() => info!(signal, "stopping"),
+        _ = ended => bail!("the control task ended: the log says why; packets are still balanced"),
+        failed = &mut served => return failed?.context("the API's socket failed"),
+    }
+    drop(asked);
+    served.await?.context("the API's socket failed")
+}
+
+fn announce(config: &Config, snapshot: &Snapshot) {
+    let interfaces: Vec<_> = snapshot.interfaces.iter().map(|i| format!("{} ({})", i.name, i.mode)).collect();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        interfaces = interfaces.join(", "),
+        services = snapshot.desired.services.len(),
+        backends = snapshot.desired.backend_count(),
+        socket = %config.socket.display(),
+        "ready"
+    );
+}
+
+/// Runs the control task where its blocking calls into the kernel hold up nobody else. The channel closes when it ends.
+fn own_thread(control: Control) -> anyhow::Result<(thread::JoinHandle<()>, oneshot::Receiver<()>)> {
+    let runtime = Builder::new_current_thread().enable_time().build()?;
+    let (running, ended) = oneshot::channel::<()>();
+    let run = move || {
+        let _running = running;
+        runtime.block_on(control.run());
+    };
+    let thread = thread::Builder::new().name("control".to_owned()).spawn(run);
+    Ok((thread.context("cannot start the control thread")?, ended))
+}
+
+/// The signals that end the daemon.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// A file that goes when this does.
+struct Removed<'a>(&'a Path);
+
+impl Drop for Removed<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed is found to be stale by the next agent.
+        let _ = std::fs::remove_file(self.0);
+    }
+}

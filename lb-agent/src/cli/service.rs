@@ -1,0 +1,200 @@
+//! `lb-agent service`: what clients connect to.
+
+use clap::{Args, Subcommand};
+use hyper::Method;
+use serde_json::{Map, Value, json};
+
+use super::backend::backend_table;
+use super::output::Output;
+use super::table::{Column, render};
+use crate::api::types::{ServiceDetail, ServiceView};
+use crate::client::Client;
+use crate::model::{Checks, Endpoint, HealthArgument, Mode, OnNoBackend, Protocol, ServiceName, Strategy};
+
+/// Lists, adds, changes and removes services.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Lists the services.
+    List,
+    /// Shows a service with its backends.
+    #[command(after_long_help = "Example:\n  lb-agent service show web -o json")]
+    Show {
+        /// The service's name.
+        name: ServiceName,
+    },
+    /// Adds a service.
+    #[command(after_long_help = ADD_EXAMPLES)]
+    Add {
+        /// Names it: letters, digits, `.`, `_` and `-`, at most 63.
+        name: ServiceName,
+        /// Virtual address and port that clients send to; IPv6 as `[addr]:port`.
+        #[arg(long, value_name = "ADDR:PORT")]
+        vip: Endpoint,
+        /// `tcp` or `udp`.
+        #[arg(long, default_value = "tcp")]
+        protocol: Protocol,
+        #[command(flatten)]
+        properties: Properties,
+    },
+    /// Changes properties of a service, live.
+    #[command(after_long_help = SET_EXAMPLES)]
+    Set {
+        /// The service's name.
+        name: ServiceName,
+        #[command(flatten)]
+        properties: RequiredProperties,
+    },
+    /// Removes a service with all its backends, at once.
+    ///
+    /// Its flows are no longer balanced. To let them finish, drain its backends first.
+    #[command(after_long_help = "Example:\n  lb-agent service remove web")]
+    Remove {
+        /// The service's name.
+        name: ServiceName,
+    },
+}
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  lb-agent service add web --vip 10.0.0.100:80
+  lb-agent service add web6 --vip '[fd00::100]:80' --strategy consistent-hash
+  lb-agent service add dns --vip 10.0.0.100:53 --protocol udp --health tcp,interval=5s
+  lb-agent service add raw --vip 10.0.0.100:9000 --health none --on-no-backend drop";
+
+const SET_EXAMPLES: &str = "\
+Examples:
+  lb-agent service set web --strategy consistent-hash
+  lb-agent service set web --health tcp,interval=500ms,fall=2
+  lb-agent service set web --health none";
+
+/// What can be said of a service when it is added and later.
+#[derive(Debug, Args)]
+struct Properties {
+    /// How new flows are spread: `maglev` (the default) or `consistent-hash`.
+    #[arg(long, value_name = "S")]
+    strategy: Option<Strategy>,
+    /// How packets get to the backends: `dnat`.
+    #[arg(long, value_name = "M")]
+    mode: Option<Mode>,
+    /// A check that decides whether a backend is fit: `tcp[,interval=2s][,timeout=1s][,rise=2][,fall=3][,port=N]`, or
+    /// `none`.
+    ///
+    /// Can be given several times: then all of them must pass. TCP services are checked by default, UDP services are
+    /// not.
+    #[arg(long, value_name = "SPEC")]
+    health: Vec<HealthArgument>,
+    /// What new flows meet while no backend takes traffic: `reset` (the default) or `drop`.
+    #[arg(long, value_name = "WHAT")]
+    on_no_backend: Option<OnNoBackend>,
+}
+
+/// The same, and something must be said.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true, args = ["strategy", "mode", "health", "on_no_backend"])]
+struct RequiredProperties {
+    #[command(flatten)]
+    properties: Properties,
+}
+
+impl Properties {
+    /// As the API takes them.
+    fn json(self) -> anyhow::Result<Map<String, Value>> {
+        let Self { strategy, mode, health, on_no_backend } = self;
+        let mut body = Map::new();
+        let mut put = |key: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                body.insert(key.to_owned(), value.into());
+            }
+        };
+        put("strategy", strategy.map(Strategy::name));
+        put("mode", mode.map(Mode::name));
+        put("on-no-backend", on_no_backend.map(OnNoBackend::name));
+        if !health.is_empty() {
+            body.insert("health".to_owned(), json!(Checks::new(health)?));
+        }
+        Ok(body)
+    }
+}
+
+impl Arguments {
+    pub(super) fn execute(self, client: &Client, output: &Output) -> anyhow::Result<()> {
+        match self.verb {
+            Verb::List => {
+                let services: Vec<ServiceView> = client.call(Method::GET, &["services"]).read()?;
+                output.data(&services, |services| service_table(services))
+            }
+            Verb::Show { name } => {
+                let service: ServiceDetail = client.call(Method::GET, &["services", name.as_str()]).read()?;
+                output.data(&service, detail)
+            }
+            Verb::Add { name, vip, protocol, properties } => {
+                let mut body = properties.json()?;
+                body.extend([("name".to_owned(), json!(name)), ("vip".to_owned(), json!(vip))]);
+                body.insert("protocol".to_owned(), json!(protocol));
+                let call = client.call(Method::POST, &["services"]).json(&Value::Object(body));
+                let service: ServiceDetail = call.read()?;
+                output.done(&service, &format!("service {name} added: {protocol} {vip}"))
+            }
+            Verb::Set { name, properties } => {
+                let body = Value::Object(properties.properties.json()?);
+                let call = client.call(Method::PATCH, &["services", name.as_str()]).json(&body);
+                let service: ServiceDetail = call.read()?;
+                output.done(&service, &format!("service {name} changed"))
+            }
+            Verb::Remove { name } => {
+                client.call(Method::DELETE, &["services", name.as_str()]).send()?;
+                output.done(&json!({ "name": name, "removed": true }), &format!("service {name} removed"))
+            }
+        }
+    }
+}
+
+fn service_table(services: &[ServiceView]) -> String {
+    use Column::{Number, Text};
+    let columns = [
+        Text("NAME"),
+        Text("VIP"),
+        Text("PROTOCOL"),
+        Text("STRATEGY"),
+        Text("MODE"),
+        Number("HEALTHY"),
+        Number("ACTIVE"),
+        Number("TOTAL"),
+    ];
+    let row = |service: &ServiceView| {
+        [
+            service.name.to_string(),
+            service.vip.to_string(),
+            service.protocol.to_string(),
+            service.strategy.to_string(),
+            service.mode.to_string(),
+            format!("{}/{}", service.healthy_backends, service.backends),
+            service.active_connections.to_string(),
+            service.connections_total.to_string(),
+        ]
+    };
+    render(columns, services.iter().map(row))
+}
+
+fn detail(detail: &ServiceDetail) -> String {
+    let service = &detail.service;
+    let properties = [
+        ("name", service.name.to_string()),
+        ("vip", service.vip.to_string()),
+        ("protocol", service.protocol.to_string()),
+        ("strategy", service.strategy.to_string()),
+        ("mode", service.mode.to_string()),
+        ("track", service.track.to_string()),
+        ("on-no-backend", service.on_no_backend.to_string()),
+        ("health", service.health.to_string()),
+    ];
+    let properties: String =
+        properties.iter().map(|(key, value)| format!("{:15}{value}\n", format!("{key}:"))).collect();
+    format!("{properties}\n{}", backend_table(&detail.backend_list))
+}

@@ -1,0 +1,139 @@
+//! `lb-agent status`: the whole on one screen.
+
+use clap::Args;
+use hyper::Method;
+
+use super::output::Output;
+use super::table::{Column, render};
+use crate::api::types::{ServiceRates, StatusView};
+use crate::client::Client;
+
+/// Shows interfaces, services with their rates, the flow table and how packets ended, on one screen.
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Examples:\n  lb-agent status\n  watch lb-agent status\n  lb-agent status -o json"
+)]
+pub(super) struct Arguments {}
+
+impl Arguments {
+    pub(super) fn execute(self, client: &Client, output: &Output) -> anyhow::Result<()> {
+        let status: StatusView = client.call(Method::GET, &["status"]).read()?;
+        output.data(&status, screen)
+    }
+}
+
+fn screen(status: &StatusView) -> String {
+    let interfaces: Vec<_> = status
+        .interfaces
+        .iter()
+        .map(|interface| format!("{} ({})", interface.name, interface.mode))
+        .collect();
+    let head = format!(
+        "lb-agent {}, up {}\ninterfaces: {}\nservices: {}, backends: {}\nflows: {} of {}{}\n",
+        status.version,
+        uptime(status.uptime_seconds),
+        if interfaces.is_empty() { "none".to_owned() } else { interfaces.join(", ") },
+        status.services,
+        status.backends,
+        status.flows.active,
+        status.flows.capacity,
+        share(status.flows.active, status.flows.capacity),
+    );
+    let parts = [head, services(&status.service_rates), reasons(status)];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+fn services(services: &[ServiceRates]) -> String {
+    use Column::{Number, Text};
+    if services.is_empty() {
+        return String::new();
+    }
+    let columns = [
+        Text("SERVICE"),
+        Text("VIP"),
+        Number("HEALTHY"),
+        Number("ACTIVE"),
+        Number("CONN/S"),
+        Number("RX B/S"),
+        Number("TX B/S"),
+    ];
+    let row = |rates: &ServiceRates| {
+        let service = &rates.service;
+        [
+            service.name.to_string(),
+            format!("{}/{}", service.vip, service.protocol),
+            format!("{}/{}", service.healthy_backends, service.backends),
+            service.active_connections.to_string(),
+            format!("{:.1}", rates.rates.connections_per_second),
+            format!("{:.0}", rates.rates.rx_bytes_per_second),
+            format!("{:.0}", rates.rates.tx_bytes_per_second),
+        ]
+    };
+    render(columns, services.iter().map(row))
+}
+
+/// The outcomes that happened.
+fn reasons(status: &StatusView) -> String {
+    let happened: Vec<_> = status.reasons.iter().filter(|count| count.packets > 0).collect();
+    if happened.is_empty() {
+        return String::new();
+    }
+    let rows = happened.iter().map(|count| [count.reason.clone(), count.packets.to_string()]);
+    render([Column::Text("PACKETS"), Column::Number("COUNT")], rows)
+}
+
+fn share(part: u64, whole: u64) -> String {
+    match whole {
+        0 => String::new(),
+        _ => format!(" ({:.1} %)", 100.0 * part as f64 / whole as f64),
+    }
+}
+
+fn uptime(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, ..) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_screen_shows_what_happened_and_nothing_else() {
+        let status: StatusView = serde_json::from_value(json!({
+            "version": "0.1.0", "uptime_seconds": 3720, "services": 1, "backends": 2,
+            "interfaces": [{"name": "eth0", "mode": "native"}, {"name": "eth1", "mode": "generic"}],
+            "flows": {"active": 250, "capacity": 1000},
+            "service_rates": [{
+                "name": "web", "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
+                "track": "full", "on_no_backend": "reset", "health": "none", "backends": 2, "healthy_backends": 1,
+                "active_backends": 1, "active_connections": 250, "connections_total": 1000,
+                "connections_per_second": 12.34, "rx_bytes_per_second": 5.6, "tx_bytes_per_second": 0.0,
+            }],
+            "reasons": [
+                {"reason": "request_forwarded", "packets": 9}, {"reason": "drop_malformed", "packets": 0},
+            ],
+        }))
+        .unwrap();
+        let expected = "\
+lb-agent 0.1.0, up 1h 2m
+interfaces: eth0 (native), eth1 (generic)
+services: 1, backends: 2
+flows: 250 of 1000 (25.0 %)
+
+SERVICE  VIP                HEALTHY  ACTIVE  CONN/S  RX B/S  TX B/S
+web      10.0.0.100:80/tcp      1/2     250    12.3       6       0
+
+PACKETS            COUNT
+request_forwarded      9
+";
+        assert_eq!(screen(&status), expected);
+    }
+}
