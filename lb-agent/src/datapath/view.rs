@@ -205,3 +205,159 @@ impl Tables for View<'_> {
         Route::Unfollowable
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_common::flow::{Key4, Key6};
+    use lb_common::service::{Index, Table};
+
+    use super::*;
+    use crate::datapath::arrays::Sizes;
+    use crate::datapath::execute::{World, execute};
+    use crate::datapath::observed::Rested;
+    use crate::datapath::plan::Action;
+
+    const JIFFIES: u64 = 1 << 20;
+
+    /// A host whose packets are all dealt with.
+    struct Still;
+
+    impl World for Still {
+        fn grace_period(&mut self) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn add_address(&mut self, _: std::net::IpAddr) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn remove_address(&mut self, _: std::net::IpAddr) -> anyhow::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn endpoint(text: &str) -> Endpoint {
+        Endpoint::new(text.parse().unwrap(), Protocol::Tcp)
+    }
+
+    /// Service 1 at 10.0.0.100:80 with backend 5, and service 2 at `[fd00::100]:80` with none.
+    fn arrays() -> Arrays {
+        let mut arrays =
+            Arrays::private(Sizes { flows: 64, services: 4, backends: 8, table_size: 251, cpus: 2 });
+        let (vip, vip6) = (endpoint("10.0.0.100:80"), endpoint("[fd00::100]:80"));
+        let services = [(vip, 1), (vip6, 2)].into();
+        let backend = endpoint("10.0.1.1:8080");
+        let buckets = arrays.sizes.directory_buckets();
+        let (key, half, _) =
+            crate::datapath::plan::half(&services, [(5, backend)].into_iter(), buckets).unwrap();
+        let table = Table::new(0, 251, Index::Flow, OnNoBackend::Reset);
+        let none = Table::new(0, 0, Index::Flow, OnNoBackend::Reset);
+        for action in [
+            Action::PutBackend { id: 5, service: 1, vip, endpoint: backend, serving: true, sibling: 0 },
+            Action::WriteTable { region: 0, slots: vec![5; 251] },
+            Action::PutService { id: 1, vip, table },
+            Action::PutService { id: 2, vip: vip6, table: none },
+            Action::WriteDirectory { half: 1, key, buckets: half },
+            Action::SwitchDirectory { half: 1 },
+        ] {
+            execute(&action, &mut arrays, &mut Rested::default(), &mut Still).unwrap();
+        }
+        arrays
+    }
+
+    fn view(arrays: &Arrays) -> View<'_> {
+        View { arrays, jiffies: JIFFIES }
+    }
+
+    /// Enters a flow where a packet would look for it.
+    fn enter(arrays: &Arrays, client: &str, state: State) {
+        let client = endpoint(client);
+        let key = Key4::new(client.address.v4(), client.port, 1);
+        let bucket = key.hash(arrays.settings().flow_key) as usize & (arrays.flows4.len() - 1);
+        let way = &arrays.flows4[bucket].ways[2];
+        key.write(&way.key);
+        let now = arrays.settings().tick(JIFFIES);
+        way.data.store(Data::succeeding(Data(0), state, 5, now - 3).0);
+    }
+
+    fn explained(arrays: &Arrays, client: &str, vip: &str) -> (Option<String>, String, bool) {
+        let answer = view(arrays).explain(Protocol::Tcp, client.parse().unwrap(), vip.parse().unwrap());
+        (answer.backend.map(|backend| backend.to_string()), answer.reason, answer.slot.is_some())
+    }
+
+    #[test]
+    fn explanations_follow_the_packets_way() {
+        let arrays = arrays();
+        let backend = || Some("10.0.1.1:8080".to_owned());
+        let (client, vip) = ("10.0.0.9:4000", "10.0.0.100:80");
+        assert_eq!(explained(&arrays, client, vip), (backend(), "slot".to_owned(), true));
+        enter(&arrays, client, State::ESTABLISHED);
+        assert_eq!(explained(&arrays, client, vip), (backend(), "flow".to_owned(), false));
+        enter(&arrays, client, State::HALF_OPEN);
+        assert_eq!(explained(&arrays, client, vip), (backend(), "half-open".to_owned(), false));
+        assert_eq!(explained(&arrays, client, "10.0.0.100:81"), (None, "no-service".to_owned(), false));
+        assert_eq!(explained(&arrays, client, "[fd00::100]:80"), (None, "no-service".to_owned(), false));
+        assert_eq!(
+            explained(&arrays, "[fd00::9]:4000", "[fd00::100]:80"),
+            (None, "no-backend".to_owned(), false)
+        );
+    }
+
+    #[test]
+    fn flows_are_listed_with_what_they_belong_to() {
+        let arrays = arrays();
+        enter(&arrays, "10.0.0.9:4000", State::ESTABLISHED);
+        let way = &arrays.flows6[3].ways[0];
+        Key6::new(&endpoint("[fd00::9]:1").address, Be16::new(7), 2).write(&way.key);
+        way.data.store(Data::succeeding(Data(0), State::CLAIMED, 5, 0).0);
+        let flows = view(&arrays).flows(None, 10);
+        let expected = FlowInfo {
+            vip: "10.0.0.100:80".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            client: "10.0.0.9:4000".parse().unwrap(),
+            backend: "10.0.1.1:8080".parse().unwrap(),
+            state: "established".to_owned(),
+            idle_seconds: 3,
+        };
+        assert_eq!(flows, [expected], "an entry that is being written is none yet");
+        assert!(view(&arrays).flows(Some(2), 10).is_empty());
+        assert_eq!(view(&arrays).flows(Some(1), 10).len(), 1);
+        assert!(view(&arrays).flows(None, 0).is_empty());
+    }
+
+    #[test]
+    fn traffic_is_summed_over_cpus_and_the_agents_own_row() {
+        let arrays = arrays();
+        for cpu in 0..2 {
+            arrays.traffic(cpu, 5).opened.count(3);
+            arrays.traffic(cpu, 5).rx_packets.count(10);
+            arrays.traffic(cpu, 5).tx_bytes.count(100);
+        }
+        arrays.traffic(1, 5).closed.count(1);
+        arrays.own_traffic(5).closed.count(2);
+        let expected = Traffic {
+            active_connections: 3,
+            connections_total: 6,
+            rx_packets_total: 20,
+            tx_bytes_total: 200,
+            ..Traffic::default()
+        };
+        assert_eq!(traffic(&arrays, 5), expected);
+        assert_eq!(traffic(&arrays, 6), Traffic::default());
+    }
+
+    #[test]
+    fn every_reason_is_shown_and_what_failed_after_the_verdict() {
+        let arrays = arrays();
+        arrays.outcomes[0].reason(Reason::RequestForwarded).count(2);
+        arrays.outcomes[1].reason(Reason::RequestForwarded).count(3);
+        arrays.outcomes[1].event(Event::RedirectFailed).count(4);
+        let counts = reasons(&arrays);
+        assert_eq!(counts.len(), Reason::ALL.len() + AFTER_THE_VERDICT.len());
+        let packets =
+            |name: &str| counts.iter().find(|count| count.reason == name).map(|count| count.packets);
+        assert_eq!(packets("request_forwarded"), Some(5));
+        assert_eq!(packets("redirect_failed"), Some(4));
+        assert_eq!(packets("reply_forwarded"), Some(0));
+    }
+}

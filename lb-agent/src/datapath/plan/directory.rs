@@ -10,7 +10,7 @@ use crate::datapath::identity::Endpoint;
 /// Builds a half: its key and its buckets.
 ///
 /// `backends` yields every backend row with its endpoint; the lowest identifier of an endpoint is its chain's first.
-pub(super) fn half(
+pub(crate) fn half(
     services: &BTreeMap<Endpoint, u16>,
     backends: impl Iterator<Item = (u16, Endpoint)>,
     buckets: u32,

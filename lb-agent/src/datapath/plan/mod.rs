@@ -23,6 +23,8 @@ use super::tables::Member;
 use crate::model::Strategy;
 
 pub(crate) use diff::diff;
+#[cfg(test)]
+pub(crate) use directory::half;
 
 /// One change of the data plane. Rows are named by their identifiers; everything that has to be decided is.
 #[derive(Clone, Debug, PartialEq, Eq)]
