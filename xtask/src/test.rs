@@ -81,16 +81,14 @@ pub(crate) fn run_counted(arguments: &Arguments) -> Result<Tally> {
     for level in levels {
         println!("\n=== {} ===", level.name());
         let start = Instant::now();
-        let tally = run_level(level, &built, &arguments.filter).unwrap_or_else(|error| {
-            // The other levels still have something to say.
-            println!("FAILED: level {}: {error:#}", level.name());
-            Tally { failed: 1, ..Tally::default() }
-        });
+        // The other levels still have something to say when one cannot go on.
+        let tally = run_level(level, &built, &arguments.filter)
+            .unwrap_or_else(|error| Tally::failure(format!("{error:#}")));
         rows.push(Row { level, tally, duration: start.elapsed() });
     }
     print_table(&rows);
-    let total: Tally = rows.iter().map(|row| row.tally).sum();
-    if total == Tally::default() {
+    let total: Tally = rows.iter().map(|row| row.tally.clone()).sum();
+    if total.is_empty() {
         bail!("no test was found: the filter matches none");
     }
     Ok(total)
@@ -133,17 +131,22 @@ fn run_level(level: Level, built: &Built, filter: &[String]) -> Result<Tally> {
         Level::Miri => tally += miri::run(filter)?,
         Level::Kernel | Level::EndToEnd => {}
     }
-    if tally == Tally::default() && filter.is_empty() {
-        bail!("it has no test");
+    if tally.is_empty() && filter.is_empty() {
+        bail!("the level has no test");
     }
     for leftover in Leftovers::now(level)?.since(&before) {
-        println!("FAILED: level {} left behind: {leftover}", level.name());
-        tally.failed += 1;
+        tally += Tally::failure(format!("left behind: {leftover}"));
     }
     Ok(tally)
 }
 
 fn print_table(rows: &[Row]) {
+    println!();
+    for Row { level, tally, .. } in rows {
+        for failure in &tally.failures {
+            println!("FAILED {}: {failure}", level.name());
+        }
+    }
     println!("\n{:<12}{:>8}{:>8}{:>9}{:>9}", "level", "passed", "failed", "skipped", "time");
     for Row { level, tally, duration } in rows {
         let seconds = format!("{:.1} s", duration.as_secs_f32());

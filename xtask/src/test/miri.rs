@@ -25,7 +25,7 @@ pub(super) fn run(filter: &[String]) -> Result<Tally> {
         Ok(toolchain) => toolchain,
         Err(reason) => {
             println!("SKIPPED level miri: {reason:#}");
-            return Ok(Tally { skipped: 1, ..Tally::default() });
+            return Ok(Tally::skip());
         }
     };
     let mut command = Command::new("rustup");

@@ -120,7 +120,7 @@ pub(super) fn run_harness(command: &mut Command) -> Result<Tally> {
     if !status.success() {
         println!("{program}: {status}");
     }
-    Ok(reader.into_inner().unwrap_or_else(PoisonError::into_inner).finish(status.success()))
+    Ok(reader.into_inner().unwrap_or_else(PoisonError::into_inner).finish(&program, status.success()))
 }
 
 fn each_line(pipe: impl Read, mut take: impl FnMut(&str)) -> io::Result<()> {

@@ -6,12 +6,31 @@ use std::iter::Sum;
 use std::ops::AddAssign;
 
 /// How tests ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     /// Ignored by attribute, or said by themselves that they cannot run here.
     pub(crate) skipped: usize,
+    /// What failed, to be named once more at the end.
+    pub(crate) failures: Vec<String>,
+}
+
+impl Tally {
+    /// One failure.
+    pub(crate) fn failure(what: String) -> Self {
+        Self { failed: 1, failures: vec![what], ..Self::default() }
+    }
+
+    /// One thing left out.
+    pub(crate) fn skip() -> Self {
+        Self { skipped: 1, ..Self::default() }
+    }
+
+    /// Whether nothing was run at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl fmt::Display for Tally {
@@ -25,6 +44,7 @@ impl AddAssign for Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.failures.extend(other.failures);
     }
 }
 
@@ -51,6 +71,10 @@ impl Reader {
         if let Some(result) = parse_result(line) {
             self.tally += result;
             self.results += 1;
+        } else if let Some(name) =
+            line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"))
+        {
+            self.tally.failures.push(name.to_owned());
         }
     }
 
@@ -63,12 +87,12 @@ impl Reader {
     }
 
     /// The counts, once the harness has ended. One that died on the way has counted nothing: that is a failure too.
-    pub(crate) fn finish(self, succeeded: bool) -> Tally {
+    pub(crate) fn finish(self, program: &str, succeeded: bool) -> Tally {
         let mut tally = self.tally;
         tally.passed = tally.passed.saturating_sub(self.skipped.len());
         tally.skipped += self.skipped.len();
         if self.results == 0 || (!succeeded && tally.failed == 0) {
-            tally.failed += 1;
+            tally += Tally::failure(format!("{program} did not run to its end"));
         }
         tally
     }
@@ -80,7 +104,8 @@ fn parse_result(line: &str) -> Option<Tally> {
     let count = |what: &str| {
         counts.split("; ").find_map(|part| part.strip_suffix(what)?.strip_suffix(' ')?.parse().ok())
     };
-    Some(Tally { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
+    let failures = Vec::new();
+    Some(Tally { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")?, failures })
 }
 
 #[cfg(test)]
@@ -96,11 +121,15 @@ mod tests {
         reader
     }
 
+    fn tally(passed: usize, failed: usize, skipped: usize) -> Tally {
+        Tally { passed, failed, skipped, failures: Vec::new() }
+    }
+
     #[test]
     fn a_result_line_is_counted() {
-        assert_eq!(parse_result(OK), Some(Tally { passed: 3, failed: 0, skipped: 1 }));
+        assert_eq!(parse_result(OK), Some(tally(3, 0, 1)));
         let failed = OK.replace("ok. 3 passed; 0 failed", "FAILED. 1 passed; 2 failed");
-        assert_eq!(parse_result(&failed), Some(Tally { passed: 1, failed: 2, skipped: 1 }));
+        assert_eq!(parse_result(&failed), Some(tally(1, 2, 1)));
         assert_eq!(parse_result("test result_is_shown ... ok"), None);
         assert_eq!(parse_result("test result: ok. many passed"), None);
     }
@@ -112,24 +141,30 @@ mod tests {
         {
             reader.aside(line);
         }
-        assert_eq!(reader.finish(true), Tally { passed: 2, failed: 0, skipped: 2 });
+        assert_eq!(reader.finish("suite", true), tally(2, 0, 2));
     }
 
     #[test]
     fn results_of_several_harnesses_add_up() {
-        let reader = read(&format!("{OK}\n{OK}\n"));
-        assert_eq!(reader.finish(true), Tally { passed: 6, failed: 0, skipped: 2 });
+        assert_eq!(read(&format!("{OK}\n{OK}\n")).finish("suite", true), tally(6, 0, 2));
+    }
+
+    #[test]
+    fn failures_are_named() {
+        let failed = OK.replace("ok. 3 passed; 0 failed", "FAILED. 1 passed; 1 failed");
+        let tally = read(&format!("test a::b ... FAILED\ntest c ... ok\n{failed}\n")).finish("suite", false);
+        assert_eq!((tally.failed, tally.failures), (1, vec!["a::b".to_owned()]));
     }
 
     #[test]
     fn a_harness_that_dies_has_failed() {
-        let reader = read("running 3 tests\ntest a ... ok\n");
-        assert_eq!(reader.finish(false), Tally { passed: 0, failed: 1, skipped: 0 });
-        assert_eq!(read(OK).finish(false).failed, 1);
+        let died = read("running 3 tests\ntest a ... ok\n").finish("suite", false);
+        assert_eq!((died.failed, died.failures), (1, vec!["suite did not run to its end".to_owned()]));
+        assert_eq!(read(OK).finish("suite", false).failed, 1);
     }
 
     #[test]
     fn the_closing_line_has_its_fixed_form() {
-        assert_eq!(Tally { passed: 12, failed: 0, skipped: 3 }.to_string(), "12 passed, 0 failed, 3 skipped");
+        assert_eq!(tally(12, 0, 3).to_string(), "12 passed, 0 failed, 3 skipped");
     }
 }
