@@ -279,6 +279,10 @@ fn cable(left: (&Namespace, &str), right: (&Namespace, &str)) -> Result<()> {
     left.0.ip(&format!("link add {} type veth peer name {} netns {}", left.1, right.1, right.0.name()))?;
     for (namespace, interface) in [left, right] {
         offload::behave_like_a_wire(namespace, interface)?;
+    }
+    // Only now: whether an end can be redirected to is settled when it is brought up, by what its *peer* has set by
+    // then (kernel 6.3 and on; the redirect fails with EOPNOTSUPP, which only the tracepoint xdp_redirect_err shows).
+    for (namespace, interface) in [left, right] {
         namespace.ip(&format!("link set {interface} up"))?;
     }
     Ok(())
