@@ -83,8 +83,11 @@ fn attach_anew(
     let name = &interface.name;
     let native = match mode {
         XdpMode::Native => {
-            link(pins, program, interface, AttachMode::Driver).map_err(|error| {
-                anyhow!("interface {name}: {error}: set xdp_mode = \"auto\" to fall back to generic mode")
+            link(pins, program, interface, AttachMode::Driver).map_err(|error| match error {
+                Refusal::Driver(_) => {
+                    anyhow!("interface {name}: {error}: set xdp_mode = \"auto\" to fall back to generic mode")
+                }
+                _ => anyhow!("interface {name}: {error}"),
             })?;
             true
         }
@@ -95,7 +98,7 @@ fn attach_anew(
         }
         XdpMode::Auto => match link(pins, program, interface, AttachMode::Driver) {
             Ok(()) => true,
-            Err(error @ Refusal::Occupied) => bail!("interface {name}: {error}"),
+            Err(error @ Refusal::Occupied(_)) => bail!("interface {name}: {error}"),
             Err(error) => {
                 warn!("interface {name}: {error}: running in generic mode, which is slower, with GRO off");
                 link(pins, program, interface, AttachMode::Skb)
@@ -111,8 +114,8 @@ fn attach_anew(
 /// Why an interface does not take the program.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("it runs another XDP program: take that one off first (ip link set dev NAME xdp off)")]
-    Occupied,
+    #[error("it runs another XDP program: take that one off first: ip link set dev {0} xdp off")]
+    Occupied(String),
     #[error("the driver refuses native XDP ({0})")]
     Driver(String),
     #[error("the kernel refuses generic XDP ({0})")]
@@ -123,7 +126,9 @@ enum Refusal {
 
 /// Makes the link and pins it. Without the pin the program would go with the agent.
 fn link(pins: &PinDir, program: &mut Xdp, interface: &Interface, mode: AttachMode) -> Result<(), Refusal> {
-    let id = program.attach_to_if_index(interface.index, mode).map_err(|error| refusal(&error, mode))?;
+    let id = program
+        .attach_to_if_index(interface.index, mode)
+        .map_err(|error| refusal(&error, &interface.name, mode))?;
     let link = program.take_link(id).map_err(|error| Refusal::Pin(chain(&error)))?;
     // A kernel before 5.9 has no links for XDP, and the attachment goes when `link` is dropped.
     let link = FdLink::try_from(link).map_err(|error| Refusal::Pin(chain(&error)))?;
@@ -131,14 +136,14 @@ fn link(pins: &PinDir, program: &mut Xdp, interface: &Interface, mode: AttachMod
     Ok(())
 }
 
-fn refusal(error: &ProgramError, mode: AttachMode) -> Refusal {
+fn refusal(error: &ProgramError, interface: &str, mode: AttachMode) -> Refusal {
     let code = match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
         ProgramError::XdpError(XdpError::NetlinkError(error)) => error.raw_os_error(),
         _ => None,
     };
     match (code, mode) {
-        (Some(libc::EBUSY | libc::EEXIST), _) => Refusal::Occupied,
+        (Some(libc::EBUSY | libc::EEXIST), _) => Refusal::Occupied(interface.to_owned()),
         (_, AttachMode::Driver) => Refusal::Driver(chain(error)),
         _ => Refusal::Kernel(chain(error)),
     }

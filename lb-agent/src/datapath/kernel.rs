@@ -1,31 +1,29 @@
 //! The data plane in the kernel: one task of the agent owns it, through the [`Datapath`] trait.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, bail};
 use aya::maps::HashMap;
-use aya::programs::{Program, Xdp};
+use aya::programs::Program;
 use lb_common::maps;
 use lb_common::service::{Service, Table};
-use rustix::thread::{MembarrierCommand, membarrier};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 pub use super::detach::{Detached, detach};
 
-use super::arrays::Sizes;
-use super::attach::attach;
 use super::clock;
 use super::diagnostics::Diagnostics;
 use super::execute::{World, execute, rest};
-use super::generation;
+use super::host::Host;
 use super::identity::Endpoint;
 use super::links::Links;
-use super::load::{ENTRY, Loaded, load};
-use super::netlink::{Interface, Netlink};
+use super::load::{Loaded, load};
+use super::netlink::Netlink;
 use super::observed::{Observed, Rested, region_of, service_key};
-use super::pins::{PinDir, unpin};
+use super::pins::PinDir;
 use super::plan::{self, TableInputs, diff};
+use super::start::{bring_up, configured_interfaces, sizes};
 use super::sweep::Sweep;
 use super::view::{self, View};
 use super::vip::Vips;
@@ -112,7 +110,7 @@ impl Kernel {
             sweep: Sweep::default(),
             ticks: 0,
             links,
-            host: Host { vips, forwards_ipv6: false },
+            host: Host::new(vips),
             diagnostics,
             _pins: pins,
         };
@@ -252,104 +250,4 @@ impl Datapath for Kernel {
             diagnostics.flush();
         }
     }
-}
-
-/// What a plan changes outside of the maps.
-struct Host {
-    vips: Option<Vips>,
-    forwards_ipv6: bool,
-}
-
-impl Host {
-    fn forward_ipv6(&mut self) -> anyhow::Result<()> {
-        if !self.forwards_ipv6 {
-            sysctl::forward_ipv6()?;
-            self.forwards_ipv6 = true;
-        }
-        Ok(())
-    }
-
-    fn vips(&mut self) -> anyhow::Result<&mut Vips> {
-        self.vips.as_mut().context("addresses are left to others (manage_vips = false)")
-    }
-}
-
-impl World for Host {
-    /// An XDP program runs within an RCU read-side section; this waits for all that have begun (`synchronize_rcu`).
-    fn grace_period(&mut self) -> anyhow::Result<()> {
-        membarrier(MembarrierCommand::Global).context("membarrier")
-    }
-
-    fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()> {
-        self.vips()?.add(address)
-    }
-
-    fn remove_address(&mut self, address: IpAddr) -> anyhow::Result<()> {
-        self.vips()?.remove(address)
-    }
-}
-
-/// The configured interfaces, each once, and all that there are.
-fn configured_interfaces(config: &Config) -> anyhow::Result<(Vec<Interface>, Vec<Interface>)> {
-    let all = Netlink::open()?.interfaces()?;
-    let mut configured: Vec<Interface> = Vec::new();
-    for name in config.interfaces.iter().map(|name| name.as_str()) {
-        let interface = all.iter().find(|interface| interface.name == name).ok_or_else(|| {
-            anyhow!("interface {name}: there is none of that name (ip link shows those that there are)")
-        })?;
-        ensure!(
-            !interface.loopback,
-            "interface {name}: the loopback interface carries no traffic to balance"
-        );
-        if !configured.contains(interface) {
-            configured.push(interface.clone());
-        }
-    }
-    ensure!(
-        !configured.is_empty(),
-        "no interface: name one in the configuration's `interfaces` or by --interface"
-    );
-    Ok((configured, all))
-}
-
-fn sizes(config: &Config) -> anyhow::Result<Sizes> {
-    let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))?;
-    let limits = &config.limits;
-    Ok(Sizes {
-        flows: limits.flows,
-        services: limits.services,
-        backends: limits.backends,
-        table_size: limits.table_size,
-        cpus: cpus as u32,
-    })
-}
-
-/// Puts a new generation of the program in place, on all interfaces, then lets the one before go.
-fn bring_up(
-    loaded: &mut Loaded,
-    pins: &PinDir,
-    config: &Config,
-    configured: &[Interface],
-) -> anyhow::Result<Vec<InterfaceStatus>> {
-    let (generation, directory) = pins.next_generation()?;
-    generation::fill_stages(loaded, &directory)?;
-    loaded.xdp(clock::PROGRAM)?;
-    let program: &mut Xdp = loaded.xdp(ENTRY)?;
-    let attached = configured
-        .iter()
-        .map(|interface| attach(pins, program, interface, config.xdp_mode))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    for name in
-        pins.linked()?.iter().filter(|name| !configured.iter().any(|interface| interface.name == **name))
-    {
-        unpin(&pins.link(name))?;
-        info!("interface {name}: detached: it is not configured any more");
-    }
-    generation::drop_older(pins, generation)?;
-    let indices: Vec<_> = configured.iter().map(|interface| interface.index).collect();
-    generation::trace(loaded, &indices, &directory);
-    if loaded.adopted {
-        info!("took over the running data plane");
-    }
-    Ok(attached)
 }

@@ -7,6 +7,8 @@
 mod check;
 mod diff;
 mod directory;
+#[cfg(test)]
+mod lab;
 mod removal;
 mod slots;
 #[cfg(test)]

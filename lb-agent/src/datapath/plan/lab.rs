@@ -1,0 +1,245 @@
+//! The data plane of the planner's tests: checked after every action with everything that a packet under way may
+//! still hold on to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lb_common::backend::MAX_SIBLINGS;
+use lb_common::directory::{Bucket, Entry, Kind, hash};
+use lb_common::service::Table;
+
+use super::{Action, Plan, TableInputs, diff};
+use crate::datapath::Wanted;
+use crate::datapath::arrays::{Arrays, Sizes};
+use crate::datapath::execute::{World, execute};
+use crate::datapath::identity::Endpoint;
+use crate::datapath::observed::{
+    Addresses, Observed, Occupancy, Rested, backend_key, half, region_of, service_key, use_of_backend,
+    use_of_service,
+};
+use crate::datapath::tables::{Member, build};
+
+const SIZES: Sizes = Sizes { flows: 16, services: 8, backends: 40, table_size: 61, cpus: 1 };
+
+/// A data plane without a kernel, and the packets that may be under way in it.
+pub(super) struct Lab {
+    arrays: Arrays,
+    rested: Rested,
+    known: BTreeMap<u16, TableInputs>,
+    pub(super) addresses: Addresses,
+    /// Directory halves, and services with their tables, that a packet may have found since the last grace period.
+    halves: BTreeSet<usize>,
+    tables: BTreeSet<(u16, u64)>,
+}
+
+impl World for Addresses {
+    fn grace_period(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()> {
+        assert!(self.present.insert(address) && self.ours.insert(address));
+        Ok(())
+    }
+
+    fn remove_address(&mut self, address: IpAddr) -> anyhow::Result<()> {
+        assert!(self.present.remove(&address) && self.ours.remove(&address));
+        Ok(())
+    }
+}
+
+impl Lab {
+    pub(super) fn new() -> Self {
+        let mut lab = Self {
+            arrays: Arrays::private(SIZES),
+            rested: Rested::default(),
+            known: BTreeMap::new(),
+            addresses: Addresses::default(),
+            halves: BTreeSet::new(),
+            tables: BTreeSet::new(),
+        };
+        lab.reach();
+        lab
+    }
+
+    pub(super) fn plan(&self, wanted: &Wanted) -> anyhow::Result<Plan> {
+        let observed = Observed::read(&self.arrays, &self.rested, Some(self.addresses.clone()));
+        diff(&self.arrays, observed, wanted, &self.known)
+    }
+
+    pub(super) fn apply(&mut self, wanted: &Wanted) {
+        let plan = self.plan(wanted).unwrap();
+        self.carry_out(&plan, usize::MAX);
+    }
+
+    pub(super) fn carry_out(&mut self, plan: &Plan, actions: usize) {
+        for action in plan.actions.iter().take(actions) {
+            self.may_be_written(action);
+            execute(action, &mut self.arrays, &mut self.rested, &mut self.addresses).unwrap();
+            if *action == Action::GracePeriod {
+                self.halves.clear();
+                self.tables.clear();
+            }
+            self.reach();
+            self.is_safe();
+        }
+        self.known = plan.tables.clone();
+    }
+
+    /// An agent that starts remembers nothing.
+    pub(super) fn restart(&mut self) {
+        self.rested = Rested::default();
+        self.known.clear();
+    }
+
+    /// Frees the rows that rest, as a sweep does that finds no flow.
+    pub(super) fn sweep(&mut self) {
+        self.halves.clear();
+        self.tables.clear();
+        self.reach();
+        for id in 0..self.arrays.services.len() {
+            if use_of_service(&self.arrays.services[id]) == Occupancy::Resting {
+                self.arrays.services.write(id, Default::default());
+            }
+        }
+        for id in 0..self.arrays.backends.len() {
+            if use_of_backend(&self.arrays.backends[id]) == Occupancy::Resting {
+                self.arrays.backends.write(id, Default::default());
+            }
+        }
+    }
+
+    fn current_half(&self) -> usize {
+        self.arrays.settings().directory_half.load() as usize
+    }
+
+    fn reach(&mut self) {
+        self.halves.insert(self.current_half());
+        for half in self.halves.clone() {
+            for entry in entries(&self.arrays, half).filter(|entry| entry.kind() == Kind::Service) {
+                let table = self.arrays.services[usize::from(entry.id())].table.load();
+                self.tables.insert((entry.id(), table));
+            }
+        }
+    }
+
+    fn may_be_written(&self, action: &Action) {
+        match action {
+            Action::WriteDirectory { half, .. } => assert!(!self.halves.contains(half), "{action:?} is read"),
+            Action::WriteTable { region, .. } => {
+                let named =
+                    |&(_, word): &(u16, u64)| region_of(Table(word), SIZES.table_size) == Some(*region);
+                assert!(!self.tables.iter().any(named), "region {region} is read");
+            }
+            Action::PutBackend { id, .. } => {
+                assert_eq!(use_of_backend(&self.arrays.backends[usize::from(*id)]), Occupancy::Free);
+            }
+            Action::PutService { id, .. } => {
+                assert_eq!(use_of_service(&self.arrays.services[usize::from(*id)]), Occupancy::Free);
+            }
+            _ => {}
+        }
+    }
+
+    fn is_safe(&self) {
+        for &half in &self.halves {
+            for entry in entries(&self.arrays, half) {
+                self.names_its_row(half, entry);
+            }
+        }
+        for &(service, word) in &self.tables {
+            let table = Table(word);
+            let listed = self.find(&service_key(&self.arrays.services[usize::from(service)]), Kind::Service);
+            for id in self.arrays.table(table.line(), table.slots()) {
+                let row = &self.arrays.backends[usize::from(id)];
+                assert!(row.is_serving() && row.service == service, "{service} has slots of {id}: {row:?}");
+                // Where new flows go replies must be recognised.
+                if listed == Some(service) && self.arrays.services[usize::from(service)].table.load() == word
+                {
+                    assert!(self.chain(id).contains(&id), "replies of {id} are not recognised");
+                }
+            }
+        }
+    }
+
+    fn names_its_row(&self, half: usize, entry: Entry) {
+        let key = self.arrays.settings().directory_keys[half].load();
+        let hash = match entry.kind() {
+            Kind::Service => {
+                let row = &self.arrays.services[usize::from(entry.id())];
+                assert_eq!(row.live, 1);
+                hash(&row.vip, row.port, row.protocol, key)
+            }
+            Kind::Vip => {
+                let row = &self.arrays.services[usize::from(entry.id())];
+                hash(&row.vip, Default::default(), Default::default(), key)
+            }
+            Kind::Backend => {
+                let row = &self.arrays.backends[usize::from(entry.id())];
+                hash(&row.address, row.port, row.protocol, key)
+            }
+        };
+        assert!(entry.matches(hash), "{entry:?}");
+    }
+
+    fn find(&self, endpoint: &Endpoint, kind: Kind) -> Option<u16> {
+        let (key, buckets) = half(&self.arrays, self.current_half());
+        let hash = hash(&endpoint.address, endpoint.port, endpoint.protocol, key);
+        let bucket = buckets[hash as usize & (buckets.len() - 1)];
+        let entry = bucket.entries.into_iter().map(Entry).find(|entry| entry.matches(hash))?;
+        (entry.kind() == kind).then_some(entry.id())
+    }
+
+    /// The rows that a reply from a backend's endpoint is compared with.
+    fn chain(&self, id: u16) -> Vec<u16> {
+        let endpoint = backend_key(&self.arrays.backends[usize::from(id)]);
+        let mut next = self.find(&endpoint, Kind::Backend).unwrap_or(0);
+        let mut chain = Vec::new();
+        while next != 0 && chain.len() < MAX_SIBLINGS {
+            let row = &self.arrays.backends[usize::from(next)];
+            assert_eq!(backend_key(row), endpoint);
+            chain.push(next);
+            next = row.sibling();
+        }
+        chain
+    }
+
+    /// What is there is what is wanted.
+    pub(super) fn holds(&self, wanted: &Wanted) {
+        let observed = Observed::read(&self.arrays, &self.rested, None);
+        assert_eq!(observed.services.len(), wanted.services.len());
+        let mut rows = 0;
+        for service in &wanted.services {
+            let vip = Endpoint::new(service.vip, service.protocol);
+            let id = self.find(&vip, Kind::Service).expect("listed");
+            let address = Endpoint { port: Default::default(), protocol: Default::default(), ..vip };
+            assert!(self.find(&address, Kind::Vip).is_some());
+            let mut members = Vec::new();
+            for backend in &service.backends {
+                let endpoint = Endpoint::new(backend.address, service.protocol);
+                let (&id, row) = observed
+                    .backends
+                    .iter()
+                    .find(|(_, row)| row.service == id && row.endpoint == endpoint)
+                    .expect("in use");
+                assert_eq!(row.serving, backend.serving);
+                assert!(self.chain(id).contains(&id));
+                let weight = if backend.serving { backend.weight } else { 0 };
+                members.push(Member { address: endpoint.address, port: endpoint.port, weight, id });
+                rows += 1;
+            }
+            let table = observed.services[&vip].table;
+            assert_eq!(table.on_no_backend() as u8, service.on_no_backend as u8);
+            let slots = self.arrays.table(table.line(), table.slots());
+            assert_eq!(slots, build(service.strategy, &members, SIZES.table_size));
+        }
+        assert_eq!(observed.backends.len(), rows);
+        let vips: BTreeSet<_> = wanted.services.iter().map(|service| service.vip.ip()).collect();
+        assert_eq!(self.addresses.present, vips);
+    }
+}
+
+fn entries(arrays: &Arrays, which: usize) -> impl Iterator<Item = Entry> {
+    let (_, buckets): (u64, &[Bucket]) = half(arrays, which);
+    buckets.iter().flat_map(|bucket| bucket.entries).filter(|&entry| entry != 0).map(Entry)
+}
