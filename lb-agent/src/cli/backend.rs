@@ -162,10 +162,11 @@ impl Name {
                 "backend {address} of {service} drains and goes with its last flow, in {timeout} at most"
             ),
         };
-        // Nothing is answered when there is nothing left to show.
-        let backend = serde_json::from_str(&answer)
-            .unwrap_or_else(|_| json!({ "service": service, "address": address, "removed": true }));
-        output.done::<Value>(&backend, &note)
+        match serde_json::from_str::<BackendView>(&answer) {
+            Ok(draining) => output.done(&draining, &note),
+            // Nothing is answered when there is nothing left to show.
+            Err(_) => output.done(&json!({ "service": service, "address": address, "removed": true }), &note),
+        }
     }
 }
 

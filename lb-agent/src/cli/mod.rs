@@ -30,14 +30,8 @@ use output::{Format, Output};
 /// `lb-agent run` is the daemon: it attaches an XDP program that balances packets in the driver, and keeps it up to
 /// date. Every other verb talks to it over its socket, except `detach`, which works without it.
 #[derive(Debug, Parser)]
-#[command(
-    name = "lb-agent",
-    version,
-    propagate_version = true,
-    disable_help_subcommand = true,
-    max_term_width = 100
-)]
-#[command(after_long_help = EXAMPLES)]
+#[command(name = "lb-agent", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true, after_long_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     global: Global,

@@ -46,8 +46,12 @@ impl Control {
 
     /// Disk first: what is in the kernel but not on disk would be undone by the next start.
     fn commit(&mut self, next: Desired) -> Result<Plan, ControlError> {
-        if next != *self.desired {
-            self.store.save(&next)?;
+        if next != *self.desired
+            && let Err(failure) = self.store.save(&next)
+        {
+            // Whether the old state is still what a crash would leave is not certain: save it once more.
+            self.out_of_step = true;
+            return Err(failure.into());
         }
         match self.datapath.apply(&self.wanted_of(&next)) {
             Ok(plan) => {
@@ -64,18 +68,17 @@ impl Control {
         }
     }
 
-    /// Brings disk and data plane back to the desired state; if that fails too, the next tick tries again.
+    /// Brings disk and data plane back to the desired state, each for itself; what fails, the next tick tries again.
     pub(super) fn catch_up(&mut self) {
-        if let Err(failure) = self.store.save(&self.desired) {
+        let saved = self.store.save(&self.desired);
+        if let Err(failure) = &saved {
             error!(error = %failure, "cannot save the state; trying again");
-            return;
         }
-        match self.datapath.apply(&self.wanted()) {
-            Ok(_) => self.out_of_step = false,
-            Err(failure) => {
-                error!(error = format!("{failure:#}"), "the data plane is out of step; trying again")
-            }
+        let applied = self.datapath.apply(&self.wanted());
+        if let Err(failure) = &applied {
+            error!(error = format!("{failure:#}"), "the data plane is out of step; trying again");
         }
+        self.out_of_step = saved.is_err() || applied.is_err();
     }
 
     /// Removes the backends that have drained or whose time is up.

@@ -1,6 +1,6 @@
 //! A data plane, a store and checks in memory, for the tests of everything above them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -13,7 +13,7 @@ use crate::datapath::{
     Datapath, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Plan, ReasonCount, ServiceId, Traffic,
     Wanted, WantedBackend,
 };
-use crate::health::{Probe, ProbeResult, Prober};
+use crate::health::{Failing, Probe, ProbeResult, Prober};
 use crate::model::{Desired, Protocol};
 use crate::store::{Store, StoreError};
 
@@ -24,6 +24,8 @@ pub struct World(Arc<Mutex<Inner>>);
 /// The parts of the world, to be looked at and turned.
 #[derive(Default)]
 pub struct Inner {
+    /// Which checks failed last, on disk.
+    pub failing: BTreeSet<Failing>,
     /// What the data plane was told last.
     pub applied: Wanted,
     /// What is on disk.
@@ -91,6 +93,15 @@ impl Store for World {
         self.lock().saved = desired.clone();
         Ok(())
     }
+
+    fn load_failing(&self) -> BTreeSet<Failing> {
+        self.lock().failing.clone()
+    }
+
+    fn save_failing(&mut self, failing: &BTreeSet<Failing>) -> Result<(), StoreError> {
+        self.lock().failing = failing.clone();
+        Ok(())
+    }
 }
 
 impl Prober for World {
@@ -113,10 +124,13 @@ impl Datapath for World {
 
     fn apply(&mut self, wanted: &Wanted) -> anyhow::Result<Plan> {
         let plan = self.plan(wanted)?;
-        if let Some(refusal) = self.lock().refusals.pop() {
+        let mut inner = self.lock();
+        if let Some(refusal) = inner.refusals.pop() {
+            // The worst case: it fails half-way.
+            inner.applied = Wanted::default();
             bail!(refusal);
         }
-        self.lock().applied = wanted.clone();
+        inner.applied = wanted.clone();
         Ok(plan)
     }
 

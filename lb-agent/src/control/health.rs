@@ -21,6 +21,19 @@ impl Control {
             .collect();
         self.scheduler.set(&checks, super::now());
         self.verdicts = verdicts(&self.desired, &self.scheduler);
+        self.save_failing();
+    }
+
+    /// Keeps what fails for the next agent.
+    fn save_failing(&mut self) {
+        let failing = self.scheduler.failing();
+        if failing == self.failing {
+            return;
+        }
+        match self.store.save_failing(&failing) {
+            Ok(()) => self.failing = failing,
+            Err(error) => warn!(%error, "cannot save which checks fail"),
+        }
     }
 
     /// What the data plane shall do now.
@@ -70,6 +83,7 @@ impl Control {
         if !matters {
             return;
         }
+        self.save_failing();
         if let Err(error) = self.datapath.apply(&self.wanted()) {
             warn!(
                 error = format!("{error:#}"),

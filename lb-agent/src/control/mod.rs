@@ -25,7 +25,7 @@ use tokio::time::{self, MissedTickBehavior};
 
 use crate::config::Limits;
 use crate::datapath::Datapath;
-use crate::health::{Health, ProbeResult, Prober, Scheduler};
+use crate::health::{Failing, Health, ProbeResult, Prober, Scheduler};
 use crate::model::{Desired, Endpoint, ServiceName};
 use crate::store::Store;
 use handle::Request;
@@ -64,6 +64,8 @@ pub struct Control {
     limits: Limits,
     desired: Arc<Desired>,
     scheduler: Scheduler,
+    /// The failing checks that were saved last.
+    failing: BTreeSet<Failing>,
     /// What the data plane was last told of each backend.
     verdicts: BTreeMap<BackendKey, Health>,
     /// Backends that were on their way out at the last tick already.
@@ -85,6 +87,7 @@ impl Control {
         let Parts { store, datapath, prober, limits } = parts;
         let desired = store.load()?;
         desired.validate(&limits).context("the saved state cannot be used with this configuration")?;
+        let failing = store.load_failing();
         let (sender, requests) = mpsc::channel(REQUEST_QUEUE);
         let mut control = Self {
             store,
@@ -92,7 +95,8 @@ impl Control {
             prober,
             limits,
             desired: Arc::new(desired),
-            scheduler: Scheduler::default(),
+            scheduler: Scheduler::remembering(failing.clone()),
+            failing,
             verdicts: BTreeMap::new(),
             leaving: BTreeSet::new(),
             sampler: Sampler::default(),

@@ -92,7 +92,19 @@ async fn what_the_data_plane_refuses_leaves_no_trace() {
     assert_eq!(error.to_string(), "nothing was changed: the data plane refused: no room for a table");
     assert_eq!(world.lock().saved, state());
     assert_eq!(world.backend("10.0.1.13:80"), None);
+    assert_eq!(first(&world), Some((5, true)));
     assert_eq!(*handle.snapshot().await.unwrap().desired, state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_does_not_keep_a_dead_backend_in() {
+    let world = world();
+    let handle = world.run();
+    world.lock().disk_full = true;
+    handle.change(add_backend("10.0.1.13:80"), false).await.unwrap_err();
+    world.lock().refusals = vec!["busy"];
+    world.lock().dead.push(FIRST.parse().unwrap());
+    eventually("taken out", || first(&world) == Some((0, false))).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +113,6 @@ async fn a_data_plane_that_refuses_the_way_back_is_brought_in_step_later() {
     let handle = world.run();
     world.lock().refusals = vec!["still broken", "broken"];
     handle.change(add_backend("10.0.1.13:80"), false).await.unwrap_err();
-    world.lock().applied = Default::default();
     eventually("in step again", || first(&world) == Some((5, true))).await;
     assert_eq!(world.lock().saved, state());
 }
@@ -175,6 +186,19 @@ async fn a_dead_backend_is_taken_out_and_brought_back() {
     world.lock().dead.clear();
     eventually("brought back", || first(&world) == Some((5, true))).await;
     assert_eq!(handle.snapshot().await.unwrap().backends[&key].health, Health::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_backend_stays_out_when_the_agent_starts_again() {
+    let world = world();
+    let handle = world.run();
+    world.lock().dead.push(FIRST.parse().unwrap());
+    eventually("taken out", || first(&world) == Some((0, false))).await;
+    drop(handle);
+
+    world.lock().applied = Default::default();
+    let _next = world.control().unwrap();
+    assert_eq!(first(&world), Some((0, false)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::model::HealthType;
-pub use scheduler::{Check, Health, Probe, Scheduler, Transition};
+pub use scheduler::{Check, Failing, Health, Probe, Scheduler, Transition};
 
 /// What a check found: nothing to say, or why it failed.
 #[derive(Clone, Debug, PartialEq, Eq)]

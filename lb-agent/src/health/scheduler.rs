@@ -32,6 +32,17 @@ pub enum Health {
     Unhealthy,
 }
 
+/// A check that fails, however often it is made: what outlives the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failing {
+    /// Where.
+    pub target: SocketAddr,
+    /// What.
+    #[serde(rename = "type")]
+    pub kind: HealthType,
+}
+
 /// A check to be carried out now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
@@ -59,6 +70,8 @@ pub struct Scheduler {
     due: BTreeSet<(Instant, Check)>,
     in_flight: BTreeMap<u64, Check>,
     next_id: u64,
+    /// What an agent before found; until the first [`set`](Scheduler::set).
+    remembered: BTreeSet<Failing>,
 }
 
 #[derive(Clone, Debug)]
@@ -95,12 +108,24 @@ impl fmt::Display for Health {
 }
 
 impl Scheduler {
+    /// A scheduler that begins with what was found before: a dead backend has to prove that it is back.
+    pub fn remembering(failing: BTreeSet<Failing>) -> Self {
+        Self { remembered: failing, ..Self::default() }
+    }
+
+    /// What fails.
+    pub fn failing(&self) -> BTreeSet<Failing> {
+        let failing = self.checks.iter().filter(|(_, state)| state.health == Health::Unhealthy);
+        failing.map(|(check, _)| check.failing()).collect()
+    }
+
     /// Checks these from now on, and nothing else. New ones are due at once; one that replaces another of the same
     /// target and type takes over what was known, or a change of the interval would give a dead backend traffic.
     pub fn set(&mut self, wanted: &BTreeSet<Check>, now: Instant) {
         let known: BTreeMap<Check, Health> =
             wanted.iter().map(|check| (*check, self.health(check))).collect();
-        let Self { checks, due, in_flight, .. } = self;
+        let Self { checks, due, in_flight, remembered, .. } = self;
+        remembered.clear();
         checks.retain(|check, state| {
             let keep = wanted.contains(check);
             match state.next {
@@ -125,7 +150,11 @@ impl Scheduler {
             let of_target = self.checks.range(Check::first_of(check.target)..);
             of_target.take_while(|(other, _)| other.target == check.target).find(same).map(|(_, state)| state)
         });
-        state.map_or(Health::Unknown, |state| state.health)
+        match state {
+            Some(state) => state.health,
+            None if self.remembered.contains(&check.failing()) => Health::Unhealthy,
+            None => Health::Unknown,
+        }
     }
 
     /// When to ask for the next probe.
@@ -203,6 +232,10 @@ impl Check {
             target,
             spec: HealthSpec { kind, interval: zero, timeout: zero, rise: 0, fall: 0, port: None },
         }
+    }
+
+    fn failing(&self) -> Failing {
+        Failing { target: self.target, kind: self.spec.kind }
     }
 
     /// A part of `span` that depends on nothing but the check.

@@ -97,6 +97,20 @@ fn a_changed_interval_keeps_what_is_known() {
 }
 
 #[test]
+fn what_failed_before_the_restart_fails_until_it_passes() {
+    let (mut before, now) = (Scheduler::default(), Instant::now());
+    before.set(&[check("tcp,fall=1,rise=2")].into(), now);
+    run(&mut before, now, false);
+
+    let mut scheduler = Scheduler::remembering(before.failing());
+    scheduler.set(&[check("tcp,fall=1,rise=2")].into(), now);
+    assert_eq!(scheduler.health(&check("tcp,fall=1,rise=2")), Health::Unhealthy);
+    assert_eq!(rounds(&mut scheduler, &[true]), []);
+    assert_eq!(rounds(&mut scheduler, &[true]), [Health::Healthy]);
+    assert_eq!(scheduler.failing(), BTreeSet::new());
+}
+
+#[test]
 fn the_result_of_a_check_that_is_gone_means_nothing() {
     let (mut scheduler, now) = (Scheduler::default(), Instant::now());
     scheduler.set(&[check("tcp,fall=1")].into(), now);

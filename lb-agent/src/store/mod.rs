@@ -1,17 +1,20 @@
-//! Where the desired state outlives the agent.
+//! What outlives the agent: the desired state, and which checks failed last.
 
+mod state;
+mod verdicts;
+
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use serde::Deserialize;
+use tracing::warn;
 
-use crate::model::file::{self, RawService, RawState};
-use crate::model::{Desired, Endpoint, Removing, ServiceName, Weight};
+use crate::health::Failing;
+use crate::model::Desired;
 
 /// Keeps a state. When [`save`](Self::save) has returned, the state is there after a crash.
 pub trait Store: Send {
@@ -26,6 +29,15 @@ pub trait Store: Send {
     /// # Errors
     /// Where it cannot be written; the previous state is still there.
     fn save(&mut self, desired: &Desired) -> Result<(), StoreError>;
+
+    /// Which checks failed when that was last saved. A hint: none, where it cannot be read.
+    fn load_failing(&self) -> BTreeSet<Failing>;
+
+    /// Keeps that for the next agent.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    fn save_failing(&mut self, failing: &BTreeSet<Failing>) -> Result<(), StoreError>;
 }
 
 /// Why a state cannot be kept or read. One line.
@@ -51,7 +63,7 @@ pub enum StoreError {
     Damaged(String),
 }
 
-/// A TOML file that is replaced atomically.
+/// TOML files, each replaced atomically.
 #[derive(Debug)]
 pub struct FileStore {
     directory: PathBuf,
@@ -59,32 +71,9 @@ pub struct FileStore {
     _lock: File,
 }
 
-/// Of the file, so that a later agent can read an earlier one's.
-const VERSION: u32 = 1;
-const FILE: &str = "state.toml";
+const STATE: &str = "state.toml";
+const VERDICTS: &str = "health.toml";
 const LOCK: &str = "lock";
-
-/// The file as it stands.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFile {
-    version: u32,
-    #[serde(default)]
-    service: Vec<RawService>,
-    #[serde(default)]
-    removing: Vec<RawRemoving>,
-}
-
-/// A backend on its way out.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRemoving {
-    service: ServiceName,
-    address: Endpoint,
-    weight: Weight,
-    /// Unix time.
-    deadline_seconds: u64,
-}
 
 impl FileStore {
     /// Opens the store in a directory, which is made when missing, and keeps others out.
@@ -108,18 +97,24 @@ impl FileStore {
         }
     }
 
-    /// The file that holds the state.
-    pub fn path(&self) -> PathBuf {
-        self.directory.join(FILE)
+    fn path(&self, file: &str) -> PathBuf {
+        self.directory.join(file)
     }
 
-    fn replace(&self, text: &str) -> io::Result<()> {
-        let temporary = self.directory.join(format!(".{FILE}.new"));
-        let mut file =
+    fn replace(&self, file: &str, text: &str) -> Result<(), StoreError> {
+        self.try_replace(file, text).map_err(|error| {
+            let path = self.path(file);
+            StoreError::Io { action: "save the state to", path, error }
+        })
+    }
+
+    fn try_replace(&self, file: &str, text: &str) -> io::Result<()> {
+        let temporary = self.path(&format!(".{file}.new"));
+        let mut new =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.path())?;
+        new.write_all(text.as_bytes())?;
+        new.sync_all()?;
+        fs::rename(&temporary, self.path(file))?;
         // Until the directory is written, a crash can bring the old name back.
         File::open(&self.directory)?.sync_all()
     }
@@ -138,70 +133,38 @@ fn lock(directory: &Path) -> io::Result<Option<File>> {
 
 impl Store for FileStore {
     fn load(&self) -> Result<Desired, StoreError> {
-        let path = self.path();
+        let path = self.path(STATE);
         match fs::read_to_string(&path) {
-            Ok(text) => parse(&text, &path.display().to_string()).map_err(StoreError::Damaged),
+            Ok(text) => state::parse(&text, &path.display().to_string()).map_err(StoreError::Damaged),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Desired::default()),
             Err(error) => Err(StoreError::Io { action: "read the saved state", path, error }),
         }
     }
 
     fn save(&mut self, desired: &Desired) -> Result<(), StoreError> {
-        self.replace(&print(desired)).map_err(|error| StoreError::Io {
-            action: "save the state to",
-            path: self.path(),
-            error,
+        self.replace(STATE, &state::print(desired))
+    }
+
+    fn load_failing(&self) -> BTreeSet<Failing> {
+        let path = self.path(VERDICTS);
+        let Ok(text) = fs::read_to_string(&path) else { return BTreeSet::new() };
+        verdicts::parse(&text, &path.display().to_string()).unwrap_or_else(|error| {
+            warn!(%error, "cannot read which checks failed last; every backend takes traffic until checked");
+            BTreeSet::new()
         })
     }
-}
 
-fn parse(text: &str, origin: &str) -> Result<Desired, String> {
-    let raw: RawFile = file::read_toml(text, origin).map_err(|error| error.to_string())?;
-    if raw.version != VERSION {
-        return Err(format!(
-            "{origin}: version {} is not known to this lb-agent, which writes {VERSION}",
-            raw.version
-        ));
+    fn save_failing(&mut self, failing: &BTreeSet<Failing>) -> Result<(), StoreError> {
+        self.replace(VERDICTS, &verdicts::print(failing))
     }
-    let mut desired =
-        RawState::from(raw.service).desired().map_err(|refusal| format!("{origin}: {refusal}"))?;
-    for RawRemoving { service, address, weight, deadline_seconds } in raw.removing {
-        let deadline = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(deadline_seconds));
-        let deadline = deadline.ok_or_else(|| format!("{origin}: no such time: {deadline_seconds}"))?;
-        let owner = desired.service_mut(&service).map_err(|refusal| format!("{origin}: {refusal}"))?;
-        if owner.backends.contains_key(&address) {
-            return Err(format!(
-                "{origin}: backend {address} of service `{service}` is both kept and removed"
-            ));
-        }
-        owner.removing.insert(address, Removing { weight, deadline });
-    }
-    Ok(desired)
-}
-
-fn print(desired: &Desired) -> String {
-    let removing = desired.services.values().flat_map(|service| {
-        service.removing.iter().map(|(address, Removing { weight, deadline })| {
-            let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-            let name = &service.name;
-            format!(
-                "\n[[removing]]\nservice = \"{name}\"\naddress = \"{address}\"\nweight = {weight}\ndeadline_seconds = {deadline}\n"
-            )
-        })
-    });
-    let removing: String = removing.collect();
-    format!(
-        "# Written by lb-agent, which overwrites it.\nversion = {VERSION}\n\n{}{removing}",
-        file::print(desired)
-    )
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::model::file::tests::any_state;
+    use crate::model::{HealthType, Removing, Weight, file};
 
     /// A directory of one test's own, removed with it.
     struct Directory(PathBuf);
@@ -244,6 +207,18 @@ mod tests {
     }
 
     #[test]
+    fn what_failed_is_there_for_the_next_agent_and_damage_is_no_obstacle() {
+        let directory = Directory::new("failing-checks");
+        let mut store = FileStore::open(&directory.0).unwrap();
+        assert_eq!(store.load_failing(), BTreeSet::new());
+        let failing = [Failing { target: "10.0.1.11:80".parse().unwrap(), kind: HealthType::Tcp }].into();
+        store.save_failing(&failing).unwrap();
+        assert_eq!(store.load_failing(), failing);
+        fs::write(store.path(VERDICTS), "nonsense").unwrap();
+        assert_eq!(store.load_failing(), BTreeSet::new());
+    }
+
+    #[test]
     fn a_second_agent_is_kept_out() {
         let directory = Directory::new("locked");
         let first = FileStore::open(&directory.0).unwrap();
@@ -261,15 +236,15 @@ mod tests {
         let directory = Directory::new("damaged");
         let store = FileStore::open(&directory.0).unwrap();
         let damaged = "version = 1\n[[service]]\nname = \"we";
-        fs::write(store.path(), damaged).unwrap();
+        fs::write(store.path(STATE), damaged).unwrap();
         assert_eq!(
             store.load().unwrap_err().to_string(),
             format!(
                 "the saved state is damaged: {} line 3, `name = \"we`: invalid basic string, expected `\"`: restore the file, or move it away to start with an empty state",
-                store.path().display()
+                store.path(STATE).display()
             )
         );
-        assert_eq!(fs::read_to_string(store.path()).unwrap(), damaged);
+        assert_eq!(fs::read_to_string(store.path(STATE)).unwrap(), damaged);
     }
 
     #[test]
@@ -278,29 +253,9 @@ mod tests {
         let mut store = FileStore::open(&directory.0).unwrap();
         store.save(&state()).unwrap();
         // A directory in the way of the temporary file: root is not stopped by permissions.
-        fs::create_dir(directory.0.join(format!(".{FILE}.new"))).unwrap();
+        fs::create_dir(directory.0.join(format!(".{STATE}.new"))).unwrap();
         let error = store.save(&Desired::default()).unwrap_err().to_string();
         assert!(error.starts_with("cannot save the state to "), "{error}");
         assert_eq!(store.load().unwrap(), state());
-    }
-
-    #[test]
-    fn another_version_is_refused() {
-        assert_eq!(
-            parse("version = 2\n", "f").unwrap_err(),
-            "f: version 2 is not known to this lb-agent, which writes 1"
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn every_state_survives(mut desired in any_state(), deadline in 0..u64::from(u32::MAX)) {
-            let deadline = SystemTime::UNIX_EPOCH + Duration::from_secs(deadline);
-            for service in desired.services.values_mut() {
-                let leaving = service.backends.pop_first();
-                service.removing.extend(leaving.map(|(at, b)| (at, Removing { weight: b.weight, deadline })));
-            }
-            prop_assert_eq!(parse(&print(&desired), "f").unwrap(), desired);
-        }
     }
 }
