@@ -322,6 +322,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_file_is_the_defaults() {
+        let text = include_str!("../../docs/configuration.md");
+        let examples = file::tests::examples(text, "toml config");
+        let documented = Config { interfaces: vec!["eth0".parse().unwrap()], ..Config::default() };
+        assert_eq!(examples.len(), 1);
+        assert_eq!(Config::parse(examples[0], "configuration.md").unwrap(), documented);
+    }
+
+    #[test]
     fn only_the_default_file_may_be_missing() {
         let error = Config::load(Some(Path::new("/nonexistent/config.toml"))).unwrap_err();
         assert_eq!(

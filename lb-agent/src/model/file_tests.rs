@@ -78,6 +78,27 @@ admin = "enabled"
     assert_eq!(printed, expected);
 }
 
+/// The code blocks of a document that carry the given mark.
+pub(crate) fn examples<'a>(document: &'a str, mark: &str) -> Vec<&'a str> {
+    let blocks = document.split("\n```").skip(1).step_by(2);
+    blocks
+        .filter_map(|block| block.split_once('\n'))
+        .filter(|(first, _)| *first == mark)
+        .map(|(_, text)| text)
+        .collect()
+}
+
+#[test]
+fn the_documented_states_are_valid_and_the_first_is_canonical() {
+    let examples = examples(include_str!("../../../docs/configuration.md"), "toml state");
+    assert_eq!(examples.len(), 2);
+    for example in &examples {
+        let state = parse(example, "configuration.md").unwrap();
+        assert_eq!(state.validate(&crate::config::Limits::default()), Ok(()));
+    }
+    assert_eq!(print(&parse(examples[0], "configuration.md").unwrap()), examples[0].to_owned() + "\n");
+}
+
 #[test]
 fn order_does_not_matter_to_what_is_printed() {
     let backend = |last| format!("[[service.backend]]\naddress = \"10.0.1.{last}:80\"\n");
