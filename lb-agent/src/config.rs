@@ -80,7 +80,7 @@ pub enum ConfigError {
         error: io::Error,
     },
     /// The file has an unknown key or a bad value.
-    #[error("{0}")]
+    #[error(transparent)]
     Invalid(#[from] file::FileError),
     /// A table size that cannot be.
     #[error("{origin}: limits.{key} = {value} cannot be: {reason}")]

@@ -23,7 +23,7 @@ pub(super) struct UnknownFormat(String);
 /// Stdout is gone. Not a failure where its reader went.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot print the result: {0}")]
-struct CannotPrint(#[from] io::Error);
+struct CannotPrint(io::Error);
 
 /// Where results go.
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,7 @@ use tracing::info;
 use super::{Global, privilege, telemetry};
 use crate::api;
 use crate::config::{Config, DEFAULT_PATH, InterfaceName};
-use crate::control::{Control, Handle, Parts, Snapshot};
+use crate::control::{self, Control, Handle, Parts, Snapshot};
 use crate::datapath::kernel;
 use crate::health::NetworkProber;
 use crate::store::FileStore;
@@ -78,7 +78,9 @@ fn daemon(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
         (api::bind(&config.socket)?, Stop::listen()?)
     };
     let _socket = Removed(&config.socket);
+    let desired = control::load(&store, &config.limits)?;
     let (control, handle) = Control::start(Parts {
+        desired,
         store: Box::new(store),
         datapath: kernel::open(config).context("cannot start the data plane")?,
         prober: Box::new(NetworkProber::new(runtime.handle().clone())),

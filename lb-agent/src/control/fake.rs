@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use anyhow::bail;
 use tokio::sync::mpsc;
 
-use super::{Control, Handle, Parts};
+use super::{Control, Handle, Parts, load};
 use crate::config::Limits;
 use crate::datapath::{
     Datapath, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Plan, ReasonCount, ServiceId, Traffic,
@@ -58,6 +58,7 @@ impl World {
     /// A control task in it, with limits.
     pub fn control_with(&self, limits: Limits) -> anyhow::Result<(Control, Handle)> {
         Control::start(Parts {
+            desired: load(self, &limits)?,
             store: Box::new(self.clone()),
             datapath: Box::new(self.clone()),
             prober: Box::new(self.clone()),

@@ -46,6 +46,8 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// What the control task is made of.
 pub struct Parts {
+    /// The state to begin with, as [`load`] found it.
+    pub desired: Desired,
     /// Where the state is kept.
     pub store: Box<dyn Store>,
     /// What carries packets.
@@ -54,6 +56,16 @@ pub struct Parts {
     pub prober: Box<dyn Prober>,
     /// Sizes of the tables.
     pub limits: Limits,
+}
+
+/// The saved state, if it can be used.
+///
+/// # Errors
+/// Where it cannot be read, or not with these limits. It is left as it is.
+pub fn load(store: &dyn Store, limits: &Limits) -> anyhow::Result<Desired> {
+    let desired = store.load()?;
+    desired.validate(limits).context("the saved state cannot be used with this configuration")?;
+    Ok(desired)
 }
 
 /// The task. Made by [`Control::start`], driven by [`Control::run`].
@@ -79,14 +91,12 @@ pub struct Control {
 }
 
 impl Control {
-    /// Loads the state and brings the data plane in step with it.
+    /// Brings the data plane in step with the state.
     ///
     /// # Errors
-    /// Where the saved state cannot be read or used, or the data plane refuses it. The saved state is left as it is.
+    /// Where the data plane refuses it.
     pub fn start(parts: Parts) -> anyhow::Result<(Self, Handle)> {
-        let Parts { store, datapath, prober, limits } = parts;
-        let desired = store.load()?;
-        desired.validate(&limits).context("the saved state cannot be used with this configuration")?;
+        let Parts { desired, store, datapath, prober, limits } = parts;
         let failing = store.load_failing();
         let (sender, requests) = mpsc::channel(REQUEST_QUEUE);
         let mut control = Self {
