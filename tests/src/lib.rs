@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod agent;
+pub mod bench;
 pub mod bulk;
 pub mod checksum_errors;
 pub mod demo;

@@ -1,0 +1,357 @@
+//! The balancer under test: the BPF object as it ships, with tables as the agent would write them.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use aya::maps::{Map, MapData, ProgramArray};
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use lb_common::backend::Backend;
+use lb_common::counters::Outcomes;
+use lb_common::directory::{self, HALVES, Kind, Listing};
+use lb_common::flow::{Bucket, Bucket4, Bucket6, Data, Key, State};
+use lb_common::hash::{mix, scale};
+use lb_common::reason::{Event, Reason};
+use lb_common::service::{Index, OnNoBackend, Service, Table};
+use lb_common::settings::Settings;
+use lb_common::slot::{self, SLOTS_PER_LINE, SlotLine};
+use lb_common::{ABI_VERSION, Address, Be16, Be32, Protocol, maps};
+use lb_ebpf::family::{Family as _, Ipv4, Ipv6};
+use lb_ebpf::verdict::Stage;
+
+use super::shared::Rows;
+use super::traffic::{BACKEND_PORT, Family, SERVICE_PORT, following};
+
+/// Backends of each service.
+pub(super) const BACKENDS: u16 = 3;
+/// Flows that the tables are made for: the default of `[limits] flows`.
+pub(super) const FLOWS: u32 = 1_000_000;
+/// The other limits' defaults.
+const SERVICES: u32 = 512;
+const BACKEND_ROWS: u32 = 4096 + 1;
+const TABLE_SIZE: u32 = 65_537;
+
+/// Seeds and keys; any will do.
+const SLOT_SEED: u64 = 0x736c_6f74_7365_6564;
+const FLOW_KEY: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// How long the kernel's clock is watched to learn its rate.
+const CLOCK_WATCHED: Duration = Duration::from_millis(200);
+
+/// The loaded object and those of its rows that the bench reads.
+pub(super) struct Balancer {
+    object: Ebpf,
+    /// A program array forgets its programs when its last descriptor is closed.
+    _stages: ProgramArray<MapData>,
+    outcomes: Rows<Outcomes>,
+    flows4: Rows<Bucket4>,
+    flows6: Rows<Bucket6>,
+    slots: Rows<SlotLine>,
+}
+
+/// Counters of the data plane at one moment, all CPUs together.
+#[derive(Clone, Debug)]
+pub(super) struct Counters {
+    reasons: Vec<u64>,
+    events: Vec<u64>,
+}
+
+impl Counters {
+    /// How often a reason was the outcome since `earlier`.
+    pub(super) fn reason_since(&self, earlier: &Self, reason: Reason) -> u64 {
+        self.reasons[reason as usize] - earlier.reasons[reason as usize]
+    }
+
+    /// How often an event happened since `earlier`.
+    pub(super) fn event_since(&self, earlier: &Self, event: Event) -> u64 {
+        self.events[event as usize] - earlier.events[event as usize]
+    }
+
+    /// Every reason that was an outcome since `earlier`, for people.
+    pub(super) fn reasons_since(&self, earlier: &Self) -> String {
+        let counted = Reason::ALL.iter().map(|&reason| (reason.name(), self.reason_since(earlier, reason)));
+        let seen: Vec<_> =
+            counted.filter(|&(_, count)| count > 0).map(|(name, count)| format!("{name} {count}")).collect();
+        seen.join(", ")
+    }
+}
+
+impl Balancer {
+    /// Loads the object, writes its tables and attaches it to an interface of this thread's network namespace.
+    pub(super) fn load(interface: &str) -> Result<Self> {
+        let cpus =
+            aya::util::nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))? as u32;
+        let path = object_path();
+        let bytes = std::fs::read(&path)
+            .with_context(|| format!("cannot read {}; `cargo xtask build` makes it", path.display()))?;
+        let mut loader = EbpfLoader::new();
+        for (name, rows) in [
+            (maps::DIRECTORY, maps::directory_buckets(SERVICES, BACKEND_ROWS) * HALVES),
+            (maps::SERVICES, SERVICES),
+            (maps::BACKENDS, BACKEND_ROWS),
+            (maps::SLOTS, maps::slot_lines(SERVICES, TABLE_SIZE)),
+            (maps::FLOWS4, maps::flow_buckets(FLOWS)),
+            (maps::FLOWS6, maps::flow_buckets(FLOWS)),
+            (maps::OUTCOMES, cpus + 1),
+            (maps::TRAFFIC, (cpus + 1) * BACKEND_ROWS),
+            (maps::ICMP_BUDGET, cpus + 1),
+        ] {
+            loader.map_max_entries(name, rows);
+        }
+        let mut object = loader.load(&bytes).with_context(|| format!("cannot load {}", path.display()))?;
+        for program in [ENTRY, CLOCK].into_iter().chain(Stage::ALL.map(Stage::program)) {
+            xdp(&mut object, program)?.load().map_err(|error| refused(program, &error))?;
+        }
+        let stages = fill_stages(&mut object)?;
+        // SAFETY: the rows that `lb-common` lays out for these maps, as many as were asked for above.
+        let mut balancer = unsafe {
+            Self {
+                _stages: stages,
+                outcomes: rows(&object, maps::OUTCOMES, cpus + 1)?,
+                flows4: rows(&object, maps::FLOWS4, maps::flow_buckets(FLOWS))?,
+                flows6: rows(&object, maps::FLOWS6, maps::flow_buckets(FLOWS))?,
+                slots: rows(&object, maps::SLOTS, maps::slot_lines(SERVICES, TABLE_SIZE))?,
+                object,
+            }
+        };
+        balancer.write_tables()?;
+        balancer.attach(interface)?;
+        Ok(balancer)
+    }
+
+    fn attach(&mut self, interface: &str) -> Result<()> {
+        let entry = xdp(&mut self.object, ENTRY)?;
+        entry
+            .attach(interface, XdpMode::Driver)
+            .with_context(|| format!("cannot attach the program to {interface}"))?;
+        Ok(())
+    }
+
+    /// The entry program.
+    pub(super) fn program(&mut self) -> Result<OwnedFd> {
+        let fd = xdp(&mut self.object, ENTRY)?.fd().context("the entry program is not loaded")?;
+        Ok(fd.as_fd().try_clone_to_owned()?)
+    }
+
+    /// One service of each family with its backends; settings last.
+    fn write_tables(&mut self) -> Result<()> {
+        // SAFETY: as in `load`.
+        let (mut services, mut backends, mut half, mut settings) = unsafe {
+            (
+                rows::<Service>(&self.object, maps::SERVICES, SERVICES)?,
+                rows::<Backend>(&self.object, maps::BACKENDS, BACKEND_ROWS)?,
+                rows::<directory::Bucket>(&self.object, maps::DIRECTORY, directory_mask() + 1)?,
+                rows::<Settings>(&self.object, maps::SETTINGS, 1)?,
+            )
+        };
+        let mut listings = Vec::new();
+        for family in Family::ALL {
+            let (id, vip) = (service_id(family), (Address::from(family.vip()), Be16::new(SERVICE_PORT)));
+            services.write(id.into(), service(id, vip))?;
+            listings.push(listing(vip, Protocol::TCP, Kind::Service, id));
+            listings.push(listing((vip.0, Be16(0)), Protocol(0), Kind::Vip, id));
+            for number in 0..BACKENDS {
+                let row = first_backend(family) + number;
+                let address = Address::from(following(family.first_backend(), number.into()));
+                let endpoint = (address, Be16::new(BACKEND_PORT));
+                backends.write(row.into(), Backend::new(id, vip, endpoint, Protocol::TCP))?;
+                listings.push(listing(endpoint, Protocol::TCP, Kind::Backend, row));
+            }
+            self.write_slots(family)?;
+        }
+        let (key, buckets) =
+            directory::build(&listings, directory_mask() + 1).context("no key for the directory")?;
+        for (index, bucket) in buckets.into_iter().enumerate() {
+            half.write(index, bucket)?;
+        }
+        let jiffies_per_second = self.clock_rate()?;
+        settings.write(0, self::settings(jiffies_per_second, key))
+    }
+
+    /// Backends dealt to slots at random. How a table came about makes no difference to a packet.
+    fn write_slots(&mut self, family: Family) -> Result<()> {
+        let first_line = table_line(family);
+        for line in 0..slot::lines(TABLE_SIZE) {
+            let mut row = SlotLine::default();
+            for (place, backend) in row.backends.iter_mut().enumerate() {
+                let slot = u64::from(line * SLOTS_PER_LINE) + place as u64;
+                *backend = first_backend(family) + scale(mix(slot, SLOT_SEED), BACKENDS.into()) as u16;
+            }
+            self.slots.write((first_line + line) as usize, row)?;
+        }
+        Ok(())
+    }
+
+    /// Jiffies a second, read through the object's own program.
+    fn clock_rate(&mut self) -> Result<u32> {
+        let (before, start) = (self.jiffies()?, Instant::now());
+        std::thread::sleep(CLOCK_WATCHED);
+        let (after, elapsed) = (self.jiffies()?, start.elapsed());
+        let rate = after.wrapping_sub(before) as f64 / elapsed.as_secs_f64();
+        ensure!((10.0..100_000.0).contains(&rate), "the kernel's clock advances by {rate} a second");
+        Ok(rate.round() as u32)
+    }
+
+    fn jiffies(&mut self) -> Result<u64> {
+        let (frame, mut out) = ([0; 14], [0; 14]);
+        let options =
+            TestRunOptions { data_in: Some(&frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        xdp(&mut self.object, CLOCK)?.test_run(options).context("cannot read the kernel's clock")?;
+        let [a, b, c, d, e, f, g, h, ..] = out;
+        Ok(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
+    }
+
+    /// The backend that a client's flow is sent to: its number within the service.
+    pub(super) fn backend_of(&self, client: (IpAddr, u16)) -> u32 {
+        let port = Be16::new(client.1);
+        let (family, hash) = match client.0 {
+            IpAddr::V4(address) => {
+                (Family::V4, Ipv4::slot_hash(Be32::from_wire(address.octets()), port, SLOT_SEED))
+            }
+            IpAddr::V6(_) => (Family::V6, Ipv6::slot_hash(Address::from(client.0), port, SLOT_SEED)),
+        };
+        let slot = scale(hash, TABLE_SIZE);
+        let line = &self.slots[(table_line(family) + slot / SLOTS_PER_LINE) as usize];
+        u32::from(line.backends[(slot % SLOTS_PER_LINE) as usize] - first_backend(family))
+    }
+
+    /// What has been counted so far.
+    pub(super) fn counters(&self) -> Counters {
+        let sum = |count: &dyn Fn(&Outcomes) -> u64| self.outcomes.iter().map(count).sum();
+        Counters {
+            reasons: Reason::ALL.iter().map(|&reason| sum(&|row| row.reason(reason).load())).collect(),
+            events: Event::ALL.iter().map(|&event| sum(&|row| row.event(event).load())).collect(),
+        }
+    }
+
+    /// How many entries of a flow table are in a state.
+    pub(super) fn flows_in(&self, family: Family, state: State) -> usize {
+        fn count<K: Key>(buckets: &[Bucket<K>], state: State) -> usize {
+            let states =
+                buckets.iter().flat_map(|bucket| &bucket.ways).map(|way| Data(way.data.load()).state());
+            states.filter(|&found| found == state).count()
+        }
+        match family {
+            Family::V4 => count(&self.flows4, state),
+            Family::V6 => count(&self.flows6, state),
+        }
+    }
+}
+
+/// Names of the programs.
+const ENTRY: &str = "balance";
+const CLOCK: &str = "clock";
+
+/// Where `cargo xtask build` leaves the object.
+fn object_path() -> PathBuf {
+    let directory = std::env::var_os("LB_BPF_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf"), PathBuf::from);
+    directory.join("lb.bpf.o")
+}
+
+fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    let program =
+        object.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
+    program.try_into().with_context(|| format!("program {name}"))
+}
+
+/// Why the kernel refuses a program: of the verifier's log, which has thousands of lines, the last that is no statistic.
+fn refused(program: &str, error: &ProgramError) -> anyhow::Error {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return anyhow!("the kernel refuses program {program}: {error}");
+    };
+    let log = verifier_log.to_string();
+    let statistics = ["processed ", "verification time ", "stack depth "];
+    let last = log
+        .lines()
+        .rfind(|line| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start)))
+        .unwrap_or("no reason given");
+    anyhow!("the kernel refuses program {program}: {io_error}: {last}")
+}
+
+fn fill_stages(object: &mut Ebpf) -> Result<ProgramArray<MapData>> {
+    let map = object.take_map(maps::STAGES).context("the BPF object has no map STAGES")?;
+    let mut stages = ProgramArray::try_from(map)?;
+    for stage in Stage::ALL {
+        let program = xdp(object, stage.program())?.fd()?.try_clone()?;
+        stages.set(stage.index(), &program, 0)?;
+    }
+    Ok(stages)
+}
+
+/// The rows of one of the object's arrays.
+///
+/// # Safety
+///
+/// As [`Rows::map`].
+unsafe fn rows<T>(object: &Ebpf, name: &str, count: u32) -> Result<Rows<T>> {
+    match object.map(name) {
+        // SAFETY: the caller's promise.
+        Some(Map::Array(data)) => unsafe { Rows::map(data.fd().as_fd(), count) }.context(name.to_owned()),
+        _ => bail!("the BPF object has no array {name}"),
+    }
+}
+
+const fn service_id(family: Family) -> u16 {
+    match family {
+        Family::V4 => 1,
+        Family::V6 => 2,
+    }
+}
+
+const fn first_backend(family: Family) -> u16 {
+    match family {
+        Family::V4 => 1,
+        Family::V6 => 1 + BACKENDS,
+    }
+}
+
+/// First line of a family's slot table.
+const fn table_line(family: Family) -> u32 {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => slot::lines(TABLE_SIZE),
+    }
+}
+
+const fn directory_mask() -> u32 {
+    maps::directory_buckets(SERVICES, BACKEND_ROWS) - 1
+}
+
+fn service(id: u16, vip: (Address, Be16)) -> Service {
+    let family = if id == service_id(Family::V4) { Family::V4 } else { Family::V6 };
+    let table = Table::new(table_line(family), TABLE_SIZE, Index::Flow, OnNoBackend::Reset);
+    Service {
+        vip: vip.0,
+        port: vip.1,
+        protocol: Protocol::TCP,
+        table: table.0.into(),
+        seed: SLOT_SEED,
+        live: 1,
+        ..Service::default()
+    }
+}
+
+fn listing(endpoint: (Address, Be16), protocol: Protocol, kind: Kind, id: u16) -> Listing {
+    Listing { address: endpoint.0, port: endpoint.1, protocol, kind, id }
+}
+
+fn settings(jiffies_per_second: u32, directory_key: u64) -> Settings {
+    let flow_mask = maps::flow_buckets(FLOWS) - 1;
+    Settings {
+        abi: ABI_VERSION,
+        jiffies_per_second,
+        // The power of two next to a second.
+        tick_shift: jiffies_per_second.next_power_of_two().trailing_zeros(),
+        flow4_mask: flow_mask,
+        flow6_mask: flow_mask,
+        directory_mask: directory_mask(),
+        backends: BACKEND_ROWS,
+        flow_key: FLOW_KEY,
+        directory_keys: [directory_key.into(), 0.into()],
+        ..Settings::default()
+    }
+}

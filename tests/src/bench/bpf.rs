@@ -1,0 +1,214 @@
+//! The few bpf(2) commands that the bench's own programs need; the balancer itself is loaded by `aya`.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use anyhow::{Context, Result, anyhow};
+
+/// `enum bpf_map_type`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug)]
+pub(super) enum MapType {
+    Array = 2,
+    ProgArray = 3,
+    LruHash = 9,
+}
+
+/// `BPF_F_MMAPABLE`: an array that userspace can map into its memory.
+pub(super) const MMAPABLE: u32 = 1 << 10;
+
+/// What XDP programs answer.
+pub(super) mod verdict {
+    /// To the kernel's stack.
+    pub(in crate::bench) const PASS: u32 = 2;
+    /// Back out of the interface that the frame came in by.
+    pub(in crate::bench) const TX: u32 = 3;
+
+    /// The verdict's name.
+    pub(in crate::bench) fn name(verdict: u32) -> &'static str {
+        ["ABORTED", "DROP", "PASS", "TX", "REDIRECT"].get(verdict as usize).unwrap_or(&"?")
+    }
+}
+
+const MAP_CREATE: libc::c_long = 0;
+const MAP_UPDATE: libc::c_long = 2;
+const PROG_LOAD: libc::c_long = 5;
+const PROG_TEST_RUN: libc::c_long = 10;
+
+/// `BPF_PROG_TYPE_XDP`.
+const XDP: u32 = 6;
+/// `BPF_XDP` of `enum bpf_attach_type`: a tail call needs caller and callee to be loaded alike, and `aya` sets it.
+const ATTACH_XDP: u32 = 37;
+const LICENSE: &CStr = c"Dual MIT/GPL";
+/// Bytes of the verifier's log that are kept: the reason stands at its end.
+const LOG_SIZE: usize = 1 << 16;
+
+/// Makes one bpf(2) call with one of the layouts of `union bpf_attr`, which may be given shorter than the kernel's.
+fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: the kernel reads and writes `size_of::<T>()` bytes there, and follows the pointers that the callers
+    // below put in from live buffers with their sizes beside them.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+    i32::try_from(result).ok().filter(|&result| result >= 0).ok_or_else(io::Error::last_os_error)
+}
+
+fn descriptor<T>(command: libc::c_long, attributes: &mut T) -> io::Result<OwnedFd> {
+    let fd = call(command, attributes)?;
+    // SAFETY: both commands that come here return a new descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn address<T: ?Sized>(of: &T) -> u64 {
+    std::ptr::from_ref(of).cast::<u8>() as u64
+}
+
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+/// Creates a map.
+pub(super) fn create_map(
+    map_type: MapType,
+    key_size: usize,
+    value_size: usize,
+    max_entries: u32,
+    flags: u32,
+) -> Result<OwnedFd> {
+    let (key_size, value_size) = (key_size as u32, value_size as u32);
+    let mut attributes = MapCreate { map_type: map_type as u32, key_size, value_size, max_entries, flags };
+    descriptor(MAP_CREATE, &mut attributes)
+        .with_context(|| format!("cannot create a {map_type:?} map of {max_entries} entries; is this root?"))
+}
+
+#[repr(C)]
+struct MapUpdate {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Puts a program into a program array.
+pub(super) fn set_program(array: impl AsFd, index: u32, program: impl AsFd) -> Result<()> {
+    let program = program.as_fd().as_raw_fd();
+    let mut attributes = MapUpdate {
+        map: array.as_fd().as_raw_fd().cast_unsigned(),
+        padding: 0,
+        key: address(&index),
+        value: address(&program),
+        flags: 0,
+    };
+    call(MAP_UPDATE, &mut attributes)
+        .map(drop)
+        .context("the kernel refuses the tail call between two programs")
+}
+
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    expected_attach_type: u32,
+}
+
+/// Loads an XDP program.
+pub(super) fn load_program(name: &str, instructions: &[u64]) -> Result<OwnedFd> {
+    let mut log = vec![0_u8; LOG_SIZE];
+    let mut attributes = ProgLoad {
+        prog_type: XDP,
+        instruction_count: instructions.len() as u32,
+        instructions: address(instructions),
+        license: LICENSE.as_ptr() as u64,
+        log_level: 1,
+        log_size: log.len() as u32,
+        log: log.as_mut_ptr() as u64,
+        kernel_version: 0,
+        flags: 0,
+        name: [0; 16],
+        ifindex: 0,
+        expected_attach_type: ATTACH_XDP,
+    };
+    // The last byte stays zero.
+    for (to, from) in attributes.name[..15].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    descriptor(PROG_LOAD, &mut attributes).map_err(|error| {
+        let text =
+            String::from_utf8_lossy(log.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned();
+        let lines: Vec<_> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(12)..].join("\n");
+        anyhow!("the kernel refuses the bench's program {name}: {error}\n{last}")
+    })
+}
+
+#[repr(C)]
+struct ProgTestRun {
+    program: u32,
+    verdict: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_size_in: u32,
+    context_size_out: u32,
+    context_in: u64,
+    context_out: u64,
+}
+
+/// `struct xdp_md`, what a program is told of its frame.
+#[repr(C)]
+struct XdpMd {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
+/// Runs a program `repeat` times over one frame that came in by an interface; returns its last verdict.
+///
+/// The interface belongs to the calling thread's network namespace and has an XDP program attached.
+pub(super) fn test_run(program: impl AsFd, frame: &[u8], ingress: u32, repeat: u32) -> io::Result<u32> {
+    let context = XdpMd {
+        data: 0,
+        data_end: frame.len() as u32,
+        data_meta: 0,
+        ingress_ifindex: ingress,
+        rx_queue_index: 0,
+        egress_ifindex: 0,
+    };
+    let mut attributes = ProgTestRun {
+        program: program.as_fd().as_raw_fd().cast_unsigned(),
+        verdict: 0,
+        size_in: frame.len() as u32,
+        size_out: 0,
+        data_in: address(frame),
+        data_out: 0,
+        repeat,
+        duration: 0,
+        context_size_in: size_of::<XdpMd>() as u32,
+        context_size_out: 0,
+        context_in: address(&context),
+        context_out: 0,
+    };
+    call(PROG_TEST_RUN, &mut attributes)?;
+    Ok(attributes.verdict)
+}

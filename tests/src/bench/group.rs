@@ -1,0 +1,123 @@
+//! A group: everything that is measured over the same flows, round by round in turn.
+
+use anyhow::{Result, ensure};
+use lb_common::reason::Reason;
+
+use super::bpf::verdict;
+use super::establish;
+use super::lane::{Bench, Expected, Lane};
+use super::reference::{self, LruTable};
+use super::report::Case;
+use super::statistics::net;
+use super::traffic::{Family, Path, Segment, Traffic};
+
+/// Packets of a timed run. Few calls with many packets: each call with more than one waits for a grace period.
+const PACKETS: u32 = 1_000_000;
+/// Packets before each timed run: what ran before has left the caches to this lane.
+const SETTLE: u32 = PACKETS / 4;
+/// Look-ups of the reference that may find nothing: an LRU table evicts a little before it is full.
+const MISSES: f64 = 0.01;
+
+/// What one lane came to.
+pub(super) struct Measured {
+    pub(super) case: Case,
+    /// Nanoseconds per packet, the empty program's taken off, round by round.
+    pub(super) net: Vec<f64>,
+    pub(super) saw: String,
+}
+
+/// What a group came to.
+pub(super) struct Group {
+    pub(super) family: Family,
+    pub(super) flows: u32,
+    pub(super) lanes: Vec<Measured>,
+}
+
+impl Group {
+    /// A case's rounds.
+    pub(super) fn net_of(&self, case: Case) -> Option<&[f64]> {
+        self.lanes.iter().find(|lane| lane.case == case).map(|lane| lane.net.as_slice())
+    }
+}
+
+/// The references' tables.
+pub(super) struct Tables {
+    pub(super) known: LruTable,
+    /// None where insertions are not measured: one figure is enough.
+    pub(super) full: Option<LruTable>,
+}
+
+/// Measures everything over that many flows, which are established already.
+pub(super) fn measure(
+    bench: &mut Bench,
+    tables: &Tables,
+    family: Family,
+    flows: u32,
+    rounds: usize,
+) -> Result<Group> {
+    establish::shuffle(bench, family, flows)?;
+    let mut lanes = lanes(bench, tables, family)?;
+    for lane in &mut lanes {
+        lane.sample(bench)?;
+    }
+    let misses = tables.known.misses();
+    for round in 0..rounds {
+        // Another lane first in each round, so that none always runs behind the same one.
+        lanes.rotate_left(usize::from(round > 0));
+        for lane in &mut lanes {
+            lane.round(bench, SETTLE, PACKETS)?;
+        }
+    }
+    let misses = (tables.known.misses() - misses) as f64 / (rounds as f64 * f64::from(SETTLE + PACKETS));
+    ensure!(
+        misses < MISSES,
+        "{:.1} % of the look-ups in the reference's table found nothing: its figure would be too low",
+        misses * 100.0
+    );
+    Ok(Group { family, flows, lanes: less_empty(lanes) })
+}
+
+fn lanes(bench: &mut Bench, tables: &Tables, family: Family) -> Result<Vec<Lane>> {
+    let traffic = |path, segment, comes_again| Traffic { family, path, segment, comes_again };
+    let request = traffic(Path::Request, Segment::Ack, true);
+    let reply = traffic(Path::Reply, Segment::Ack, true);
+    let new_flow = traffic(Path::Request, Segment::Syn, false);
+    let foreign = traffic(Path::Foreign, Segment::Ack, true);
+
+    let balancer = bench.balancer.program()?;
+    let empty = reference::empty()?;
+    let transmitted = Expected::TRANSMITTED;
+    let counted = |verdict, reason| Expected { verdict, reason: Some(reason) };
+    let forwarded = counted(verdict::TX, Reason::RequestForwarded);
+    let returned = counted(verdict::TX, Reason::ReplyForwarded);
+    let passed = counted(verdict::PASS, Reason::PassNotOurs);
+
+    let mut lanes = Vec::new();
+    for traffic in [request, reply, new_flow] {
+        lanes.push(Lane::new(bench, None, traffic, &empty, transmitted)?);
+    }
+    let mut add = |case, traffic, program: &std::os::fd::OwnedFd, expected| -> Result<()> {
+        lanes.push(Lane::new(bench, Some(case), traffic, program, expected)?);
+        Ok(())
+    };
+    add(Case::Floor, request, &reference::floor(family)?, transmitted)?;
+    add(Case::LruLookup, request, &tables.known.look_up()?, transmitted)?;
+    if let Some(full) = &tables.full {
+        add(Case::LruInsert, new_flow, &full.insert()?, transmitted)?;
+    }
+    add(Case::Request, request, &balancer, forwarded)?;
+    add(Case::Reply, reply, &balancer, returned)?;
+    add(Case::NewFlow, new_flow, &balancer, forwarded)?;
+    add(Case::NotOurs, foreign, &balancer, passed)?;
+    Ok(lanes)
+}
+
+/// Takes off each lane the empty program's time behind the same source in the same round.
+fn less_empty(lanes: Vec<Lane>) -> Vec<Measured> {
+    let (empty, lanes): (Vec<_>, Vec<_>) = lanes.into_iter().partition(|lane| lane.case.is_none());
+    let measured = |lane: Lane| {
+        let empty = empty.iter().find(|empty| empty.shares_source(&lane))?;
+        Some(Measured { case: lane.case?, net: net(&lane.rounds, &empty.rounds), saw: lane.saw })
+    };
+    lanes.into_iter().filter_map(measured).collect()
+}
