@@ -5,6 +5,7 @@ use std::thread;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -83,7 +84,7 @@ fn daemon(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
         desired,
         store: Box::new(store),
         datapath: kernel::open(config).context("cannot start the data plane")?,
-        prober: Box::new(NetworkProber::new(runtime.handle().clone())),
+        prober: Box::new(NetworkProber::new(runtime.handle().clone(), concurrent_probes())),
         limits: config.limits.clone(),
     })?;
     let (thread, mut ended) = own_thread(control)?;
@@ -92,6 +93,17 @@ fn daemon(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
     ensure!(thread.join().is_ok(), "the control task failed: its log says why");
     info!("stopped; packets are still balanced: `lb-agent run` takes over, `lb-agent detach` takes it down");
     Ok(())
+}
+
+/// How many checks may be under way: each takes a descriptor, and half of them are for everything else. Raises the
+/// soft limit, which is low for the sake of select(2), as far as it may; the kernel's default hard limit is 4096.
+fn concurrent_probes() -> usize {
+    const ENOUGH: u64 = 1 << 16;
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(ENOUGH).min(ENOUGH);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+    let descriptors = if raised.is_ok() { wanted } else { limit.current.unwrap_or(wanted) };
+    (descriptors / 2).clamp(1, ENOUGH) as usize
 }
 
 /// Serves the API until a signal asks to stop.

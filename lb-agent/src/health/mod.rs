@@ -34,12 +34,10 @@ pub struct NetworkProber {
 }
 
 impl NetworkProber {
-    /// Checks under way at once: a quarter of the descriptors that a process commonly has.
-    const CONCURRENT: usize = 256;
-
-    /// Probes that run on that runtime.
-    pub fn new(runtime: Handle) -> Self {
-        Self { runtime, permits: Arc::new(Semaphore::new(Self::CONCURRENT)) }
+    /// Probes that run on that runtime, so many at once. With fewer than there are dead backends, these delay the
+    /// checks of the others.
+    pub fn new(runtime: Handle, concurrent: usize) -> Self {
+        Self { runtime, permits: Arc::new(Semaphore::new(concurrent)) }
     }
 }
 
