@@ -27,3 +27,4 @@ pub mod tools;
 pub mod topology;
 pub mod udp_client;
 pub mod wait;
+pub mod xdp_pass;

@@ -29,8 +29,9 @@ struct EthtoolValue {
 ///   incrementally and sends on what is now plain wrong.
 /// * *Segmentation off (TSO, GSO).* Follows from the above: 64-kB frames are not what a wire carries, and a veth in XDP
 ///   mode drops them.
-/// * *GRO on.* A frame that XDP transmits or redirects into a veth is received by the peer's NAPI, which runs only while
-///   the peer has an XDP program or GRO; without it `veth_xdp_xmit` drops the frame without a word.
+/// * *GRO on.* A frame that XDP redirects into a veth is received by the peer's NAPI, which runs only while the peer has
+///   an XDP program or GRO; without it `veth_xdp_xmit` drops the frame without a word. For `XDP_TX` see
+///   [`crate::xdp_pass`].
 ///
 /// # Errors
 /// When there is no such interface, or it cannot do one of them.

@@ -15,13 +15,14 @@
 //! forwarding and what else a load balancer needs is the agent's task, and a lab that did it would hide its bugs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::sync::Once;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::address::{self, Family};
 use crate::netns::Namespace;
-use crate::{interrupt, offload, residue};
+use crate::{interrupt, offload, residue, xdp_pass};
 
 /// How the balancer is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Topology {
     /// Where the servers run.
     pub backends: Vec<Host>,
     switch: Namespace,
+    /// Programs on the ends that face the balancer, see [`xdp_pass`].
+    links: Vec<OwnedFd>,
     /// The near and the far router of a narrow path.
     routers: Vec<Namespace>,
     shape: Shape,
@@ -99,6 +102,7 @@ impl Topology {
             balancer: Namespace::create("balancer")?,
             backends: Vec::new(),
             switch: Namespace::create("switch")?,
+            links: Vec::new(),
             routers: Vec::new(),
             shape,
         };
@@ -187,18 +191,28 @@ impl Topology {
             Shape::OneArmed => {
                 self.plug(&self.client, "eth0", "client")?;
                 self.plug(&self.balancer, "eth0", "balancer")?;
-                self.balancer.ip(&(front_addresses("eth0") + &back_addresses("eth0")))
+                self.balancer.ip(&(front_addresses("eth0") + &back_addresses("eth0")))?;
             }
             Shape::TwoArmed => {
                 cable((&self.client, "eth0"), (&self.balancer, "wan"))?;
                 self.plug(&self.balancer, "lan", "balancer")?;
-                self.balancer.ip(&(front_addresses("wan") + &back_addresses("lan")))
+                self.balancer.ip(&(front_addresses("wan") + &back_addresses("lan")))?;
             }
             Shape::NarrowPath { mtu } => {
                 cable((&self.client, "eth0"), (&self.balancer, "wan"))?;
-                self.connect_routers(mtu)
+                self.connect_routers(mtu)?;
             }
         }
+        self.links = match (self.shape, &self.routers[..]) {
+            (Shape::OneArmed, _) => vec![xdp_pass::attach(&self.switch, "balancer")?],
+            (_, [near, ..]) => {
+                vec![xdp_pass::attach(&self.client, "eth0")?, xdp_pass::attach(near, "front")?]
+            }
+            (_, []) => {
+                vec![xdp_pass::attach(&self.client, "eth0")?, xdp_pass::attach(&self.switch, "balancer")?]
+            }
+        };
+        Ok(())
     }
 
     /// Two routers, because one with unequal MTUs would share a segment with the backends: they would either know the

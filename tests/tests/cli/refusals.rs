@@ -89,7 +89,6 @@ const WRONG_VALUES: &[Case] = &[
 
 const WRONG_USAGE: &[Case] = &[
     (&["frobnicate"], USAGE, "frobnicate"),
-    (&["service"], USAGE, ""),
     (&["service", "frobnicate"], USAGE, "frobnicate"),
     (&["service", "list", "surplus"], USAGE, "surplus"),
     (&["service", "add", "x"], USAGE, "--vip"),
@@ -150,6 +149,17 @@ fn wrong_values_are_named() {
 fn wrong_usage_is_told_apart() {
     needs_root!();
     check(WRONG_USAGE);
+}
+
+#[test]
+fn a_verb_that_needs_another_shows_which_there_are() {
+    needs_root!();
+    let setup = protected_setup();
+    for (verb, next) in [("service", "list"), ("backend", "drain")] {
+        let reply = setup.agent.cli([verb]).unwrap();
+        assert_eq!(reply.status, 2, "{reply:?}");
+        assert!(reply.stderr.contains(next), "{reply:?}");
+    }
 }
 
 #[test]

@@ -117,7 +117,9 @@ fn a_second_agent_on_the_same_files_is_refused_and_harms_nothing() {
 #[test]
 fn a_configuration_with_an_error_names_the_key_and_its_line() {
     needs_root!();
-    let setup = bare();
+    let mut setup = bare();
+    // Its place must be free, or that would be the complaint.
+    setup.agent.terminate().unwrap();
     let good = std::fs::read_to_string(setup.agent.config()).unwrap();
     let file = setup.agent.directory().join("wrong.toml");
     let cases = [
