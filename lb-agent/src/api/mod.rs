@@ -24,7 +24,7 @@ use tokio::net::UnixListener;
 
 use crate::control::Handle;
 pub use problem::Problem;
-pub use socket::bind;
+pub use socket::{bind, make_room};
 
 /// A state's body at most: twice what every limit at its highest takes. Other bodies have axum's limit, 2 MB.
 pub const MAX_STATE: usize = 16 << 20;

@@ -31,27 +31,33 @@ pub enum SocketError {
     },
 }
 
-/// Listens, and replaces the socket of an agent that is dead.
+/// Makes room for the socket: its directory where that is missing, and the socket of an agent that is dead away.
 ///
 /// # Errors
-/// Where a live agent answers there, or the system refuses.
-pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+/// Where a live agent answers there, something else is in the way, or the system refuses.
+pub fn make_room(path: &Path) -> Result<(), SocketError> {
     let failed = |action| move |error| SocketError::Io { action, path: path.to_owned(), error };
     if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(directory).map_err(failed("make the directory of"))?;
     }
     match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed("look at")(error)),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(SocketError::NotASocket(path.to_owned()));
-        }
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(SocketError::InUse(path.to_owned())),
-        Ok(_) => fs::remove_file(path).map_err(failed("replace the stale socket"))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("look at")(error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(SocketError::NotASocket(path.to_owned())),
+        Ok(_) if UnixStream::connect(path).is_ok() => Err(SocketError::InUse(path.to_owned())),
+        Ok(_) => fs::remove_file(path).map_err(failed("replace the stale socket")),
     }
+}
+
+/// Listens, where there is room.
+///
+/// # Errors
+/// As [`make_room`].
+pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+    make_room(path)?;
     // The mode at birth: a chmod afterwards would leave a moment in which others can connect.
     let previous = umask(Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(path).map_err(failed("listen at"));
+    let listener = UnixListener::bind(path);
     umask(previous);
-    listener
+    listener.map_err(|error| SocketError::Io { action: "listen at", path: path.to_owned(), error })
 }

@@ -71,15 +71,11 @@ impl Arguments {
     }
 }
 
-/// Everything that can refuse comes before the data plane is touched.
+/// What can refuse comes before the data plane is touched; who waits for the socket waits for an agent that answers.
 fn daemon(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
     let store = FileStore::open(&config.state_dir)?;
-    let (listener, mut stop) = {
-        let _inside = runtime.enter();
-        (api::bind(&config.socket)?, Stop::listen()?)
-    };
-    let _socket = Removed(&config.socket);
     let desired = control::load(&store, &config.limits)?;
+    api::make_room(&config.socket)?;
     let (control, handle) = Control::start(Parts {
         desired,
         store: Box::new(store),
@@ -87,6 +83,11 @@ fn daemon(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
         prober: Box::new(NetworkProber::new(runtime.handle().clone(), concurrent_probes())),
         limits: config.limits.clone(),
     })?;
+    let (listener, mut stop) = {
+        let _inside = runtime.enter();
+        (api::bind(&config.socket)?, Stop::listen()?)
+    };
+    let _socket = Removed(&config.socket);
     let (thread, mut ended) = own_thread(control)?;
     runtime.block_on(serve(config, listener, handle, &mut stop, &mut ended))?;
     // The API held the last handle, so the control task ends when it has done what it was asked.
