@@ -15,7 +15,9 @@ use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 
 use crate::frame::{Frame, MAX_OFFSET};
+use crate::pipeline;
 use crate::tables::{Route, RouteQuery, Tables};
+use crate::verdict::Verdict;
 
 /// A frame in a vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +151,11 @@ impl MemoryTables {
             routes: HashMap::new(),
             default_route: Route::None,
         }
+    }
+
+    /// Runs a frame through the pipeline. Not generic, so that it is compiled here, with this package's optimisation.
+    pub fn run(&self, frame: &mut MemoryFrame) -> Verdict {
+        pipeline::run(frame, self)
     }
 
     /// How often each reason was the outcome.

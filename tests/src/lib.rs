@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod agent;
+pub mod balancer;
 pub mod bench;
 pub mod bulk;
 pub mod checksum_errors;
@@ -14,9 +15,12 @@ pub mod held;
 pub mod http_client;
 pub mod icmp;
 pub mod interrupt;
+pub mod kernel;
+pub mod lab;
 pub mod load;
 pub mod netns;
 pub mod offload;
+pub mod packet;
 pub mod process;
 pub mod residue;
 pub mod server;

@@ -1,0 +1,175 @@
+//! Fills in the rows: the same code writes a vector and the kernel's memory.
+
+use lb_common::ABI_VERSION;
+use lb_common::address::{Address, Be16, Protocol};
+use lb_common::backend::Backend as BackendRow;
+use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
+use lb_common::directory::{self, Kind, Listing};
+use lb_common::flow::{Bucket, Bucket4, Bucket6, Key};
+use lb_common::next_hop::NextHop;
+use lb_common::service::{Index, Service as ServiceRow, Table};
+use lb_common::settings::Settings;
+use lb_common::slot::{SLOTS_PER_LINE, SlotLine, lines};
+
+use super::{Backend, Lab, Service, Way};
+
+/// Jiffies that these tables take for a second: so many that no clock advances by one during a test. Rows that are
+/// confirmed stay so, and a budget for a second is not renewed.
+const JIFFIES_PER_SECOND: u32 = 1 << 30;
+/// Likewise for the ticks that flows are stamped with.
+const TICK_SHIFT: u32 = 31;
+/// Key of the flow tables: any, but the same on both sides.
+const FLOW_KEY: u64 = 0x0123_4567_89ab_cdef;
+/// The first next hop that backends refer to: one for each, at its identifier from here on.
+const FIRST_NEXT_HOP: u16 = 2048;
+/// A next hop confirmed then is confirmed for ever: later than any clock.
+const NEVER_STALE: u64 = 1 << 60;
+/// A next hop confirmed then is stale: every kernel's clock starts later than a second of these tables after it.
+const LONG_STALE: u64 = 0;
+
+/// The arrays of one balancer, with nobody else looking.
+#[expect(missing_docs, reason = "named as the maps are")]
+pub struct Rows<'a> {
+    pub settings: &'a mut Settings,
+    pub directory: &'a mut [directory::Bucket],
+    pub services: &'a mut [ServiceRow],
+    pub backends: &'a mut [BackendRow],
+    pub slots: &'a mut [SlotLine],
+    pub flows4: &'a mut [Bucket4],
+    pub flows6: &'a mut [Bucket6],
+    pub next_hops: &'a mut [NextHop],
+    pub outcomes: &'a mut [Outcomes],
+    pub traffic: &'a mut [Traffic],
+    pub icmp_budget: &'a mut [IcmpBudget],
+}
+
+impl Rows<'_> {
+    /// Forgets flows, next hops and counts.
+    pub fn clear(&mut self) {
+        self.flows4.iter().for_each(clear);
+        self.flows6.iter().for_each(clear);
+        self.next_hops.fill(NextHop::default());
+        self.outcomes.iter_mut().for_each(|row| *row = Outcomes::default());
+        self.traffic.fill(Traffic::default());
+        self.icmp_budget.fill(IcmpBudget::default());
+    }
+
+    /// Writes settings, services, backends, slots and directory. Flows and counts stay.
+    ///
+    /// # Panics
+    /// When the lab is larger than the arrays.
+    pub fn configure(&mut self, lab: &Lab, backends_per_cpu: u32) {
+        *self.settings = settings(lab, self.directory.len() as u32 / directory::HALVES, backends_per_cpu);
+        self.services.fill(ServiceRow::default());
+        self.backends.fill(BackendRow::default());
+        let (mut backend, mut line) = (1, 0);
+        for (service, id) in lab.services.iter().zip(1..) {
+            line += self.service(service, id, backend, line);
+            backend += service.backends.len() as u16;
+        }
+        self.chain_siblings();
+        self.list(lab);
+    }
+
+    /// One service: its row, its backends' and its slots. Returns the lines that it takes.
+    fn service(&mut self, service: &Service, id: u16, first_backend: u16, line: u32) -> u32 {
+        for (backend, backend_id) in service.backends.iter().zip(first_backend..) {
+            self.backend(service, id, backend, backend_id);
+        }
+        let ids = || service.backends.iter().zip(first_backend..);
+        let serving = || ids().filter(|(backend, _)| backend.serving).map(|(_, id)| id);
+        let slots = service.slots.clone().unwrap_or_else(|| serving().collect());
+        for (slot, &backend) in slots.iter().enumerate() {
+            let at = line as usize + slot / SLOTS_PER_LINE as usize;
+            self.slots[at].backends[slot % SLOTS_PER_LINE as usize] = backend;
+        }
+        let table = Table::new(line, slots.len() as u32, Index::Flow, service.on_no_backend);
+        self.services[usize::from(id)] = ServiceRow {
+            vip: service.vip,
+            table: table.0.into(),
+            seed: 0x5eed_0000 + u64::from(id),
+            port: Be16::new(service.port),
+            protocol: service.protocol,
+            live: 1,
+            reserved: [0; 7],
+        };
+        lines(slots.len() as u32)
+    }
+
+    fn backend(&mut self, service: &Service, service_id: u16, backend: &Backend, id: u16) {
+        let vip = (service.vip, Be16::new(service.port));
+        let endpoint = (backend.address, Be16::new(backend.port));
+        let row = BackendRow::new(service_id, vip, endpoint, service.protocol);
+        row.state.store(BackendRow::state(backend.serving, 0));
+        let next_hop = FIRST_NEXT_HOP + id;
+        let (hop, confirmed) = match backend.way {
+            Way::Fresh(hop) => (hop, NEVER_STALE),
+            Way::Stale(hop) => (hop, LONG_STALE),
+            Way::Unknown => {
+                self.backends[usize::from(id)] = row;
+                return;
+            }
+        };
+        row.next_hop.store(u64::from(next_hop));
+        let way = &self.next_hops[usize::from(next_hop)];
+        way.write(&hop.to_words());
+        way.state.store(NextHop::live(confirmed));
+        self.backends[usize::from(id)] = row;
+    }
+
+    /// Rows of one endpoint, each pointing to the next.
+    fn chain_siblings(&mut self) {
+        let key = |row: &BackendRow| (row.address, row.port, row.protocol);
+        for id in (1..self.backends.len()).filter(|&id| self.backends[id].service != 0).collect::<Vec<_>>() {
+            let mut later = id + 1..self.backends.len();
+            let Some(next) = later.find(|&next| key(&self.backends[next]) == key(&self.backends[id])) else {
+                continue;
+            };
+            let row = &self.backends[id];
+            row.state.store(BackendRow::state(row.is_serving(), next as u16));
+        }
+    }
+
+    /// Lists what there is in the directory's first half.
+    fn list(&mut self, lab: &Lab) {
+        let mut listings = Vec::new();
+        let mut list = |address: Address, port, protocol, kind, id| {
+            let listing = Listing { address, port, protocol, kind, id };
+            let same =
+                |other: &Listing| (other.address, other.port, other.protocol) == (address, port, protocol);
+            if !listings.iter().any(same) {
+                listings.push(listing);
+            }
+        };
+        for (service, id) in lab.services.iter().zip(1..) {
+            list(service.vip, Be16::new(service.port), service.protocol, Kind::Service, id);
+            list(service.vip, Be16(0), Protocol(0), Kind::Vip, id);
+        }
+        for (row, id) in self.backends.iter().zip(0..).filter(|(row, _)| row.service != 0) {
+            list(row.address, row.port, row.protocol, Kind::Backend, id);
+        }
+        let buckets = self.directory.len() / directory::HALVES as usize;
+        let (key, half) = directory::build(&listings, buckets as u32).expect("room for every listing");
+        self.directory[..buckets].copy_from_slice(&half);
+        self.settings.directory_keys[0].store(key);
+    }
+}
+
+fn settings(lab: &Lab, directory_buckets: u32, backends: u32) -> Settings {
+    Settings {
+        abi: ABI_VERSION,
+        jiffies_per_second: JIFFIES_PER_SECOND,
+        tick_shift: TICK_SHIFT,
+        flow4_mask: lab.flow_buckets - 1,
+        flow6_mask: lab.flow_buckets - 1,
+        directory_mask: directory_buckets - 1,
+        icmp_errors_per_second: lab.icmp_errors_per_second,
+        backends,
+        flow_key: FLOW_KEY,
+        ..Settings::default()
+    }
+}
+
+fn clear<K: Key>(bucket: &Bucket<K>) {
+    bucket.ways.iter().for_each(|entry| entry.data.store(0));
+}

@@ -1,0 +1,15 @@
+//! One frame in, one verdict out: what each packet must meet, whichever side runs the pipeline.
+//!
+//! `host.rs` and `kernel.rs` include these files and say which side it is.
+
+/// A balancer with a lab's tables; returns from the test where there can be none.
+macro_rules! balancer {
+    ($lab:expr) => {
+        match crate::balancer(&$lab) {
+            Some(balancer) => balancer,
+            None => return,
+        }
+    };
+}
+
+mod forwarding;
