@@ -74,7 +74,11 @@ fn ctrl_c_takes_everything_down() {
     command.arg(agent::default_binary());
     let mut demo = Process::spawn(command, log.path()).unwrap();
     let shown = || std::fs::read_to_string(log.path()).unwrap_or_default();
-    wait::until_true(TIMEOUT, "the second step is done", || shown().contains(" 2  ")).unwrap();
+    wait::until(TIMEOUT, "the second step is done", || {
+        anyhow::ensure!(demo.ended()?.is_none(), "the demo has ended: {}", shown());
+        Ok(shown().contains(" 2  ").then_some(()))
+    })
+    .unwrap();
     assert!(!residue::of(demo.pid()).is_empty());
     demo.signal(Signal::INT).unwrap();
     let status = demo.wait(TIMEOUT).unwrap();
