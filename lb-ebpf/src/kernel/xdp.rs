@@ -62,9 +62,9 @@ fn conclude(ctx: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict) -> u3
             (Reason::DropInternal, XDP_DROP)
         }
     };
+    tables.outcomes().reason(reason).count(1);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(ctx, "ifindex {} reason {} action {}", ctx.ingress_ifindex(), reason as u8, action);
-    tables.outcomes().reason(reason).count(1);
     action
 }
 
