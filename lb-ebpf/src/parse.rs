@@ -1,8 +1,8 @@
 //! Frame to packet: which headers there are, where they start, what they say.
 //!
-//! Two parsers, one result. [`plain`] takes what nearly every packet is, with every offset a constant: no tags, no
+//! Two parsers, one result. [`Plain::plain`] takes what nearly every packet is, with every offset a constant: no tags, no
 //! options, no extension headers, no fragments, all of it there. What it does not take goes to the slow stage, whose
-//! [`headers`] takes everything and says what is wrong with the rest.
+//! [`Plain::headers`] takes everything and says what is wrong with the rest.
 
 use lb_common::address::{Address, Be16, Be32, Protocol};
 use lb_common::flow::{FragmentKey, Ports};

@@ -148,7 +148,7 @@ fn through_link(fib: &FibLookup) -> Hop {
     // SAFETY: the field that the kernel wrote.
     let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
     // SAFETY: copied at once.
-    let link = unsafe { maps::LINKS.get(&fib.ifindex) };
+    let link = unsafe { maps::LINKS.get(fib.ifindex) };
     let (ifindex, tag_count, tags) = match link {
         Some(link) => (link.ifindex, link.tag_count as u8, link.tags),
         None => (fib.ifindex, 0, [Tag::default(); 2]),

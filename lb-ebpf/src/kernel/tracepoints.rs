@@ -61,7 +61,7 @@ fn field(ctx: &TracePointContext, offset: usize) -> u32 {
 #[inline(always)]
 fn is_watched(key: u64) -> bool {
     // SAFETY: only whether it is there matters.
-    unsafe { WATCHED.get(&key).is_some() }
+    unsafe { WATCHED.get(key).is_some() }
 }
 
 #[inline(always)]
