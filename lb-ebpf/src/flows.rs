@@ -182,10 +182,12 @@ pub fn update<K: Key>(entry: &Entry<K>, seen: Data, step: impl Fn(Data) -> Data)
     None
 }
 
-/// Counts what a change of an entry means, if it is more than a new stamp.
+/// Counts what a change of an entry means, if it is more than a new stamp and concerns an active connection: a flood of
+/// SYNs, each of which displaces another, shall not pay for calls that count nothing.
 #[inline(always)]
 pub fn account<T: Tables>(tables: &T, before: Data, after: Data) {
-    if before.state() != after.state() || before.backend() != after.backend() {
+    let changed = before.state() != after.state() || before.backend() != after.backend();
+    if changed && (before.state().is_active() || after.state().is_active()) {
         count_transition(tables, before.0, after.0);
     }
 }

@@ -129,7 +129,7 @@ impl Kernel {
 
     fn carry_out(&mut self, plan: &plan::Plan) -> anyhow::Result<()> {
         for action in &plan.actions {
-            debug!(?action, "executing");
+            debug!(%action, "executing");
             execute(action, &mut self.loaded.arrays, &mut self.rested, &mut self.host)?;
         }
         Ok(())

@@ -64,7 +64,7 @@ fn conclude(ctx: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict) -> u3
     };
     tables.outcomes().reason(reason).count(1);
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(ctx, "ifindex {} reason {} action {}", ctx.ingress_ifindex(), reason as u8, action);
+    aya_log_ebpf::info!(ctx, "ifindex={} reason={} action={}", ctx.ingress_ifindex(), reason as u8, action);
     action
 }
 

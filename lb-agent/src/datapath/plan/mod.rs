@@ -15,6 +15,7 @@ mod slots;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use lb_common::directory::Bucket;
@@ -55,6 +56,32 @@ pub(crate) enum Action {
     AddAddress { address: IpAddr },
     /// Takes a virtual address off this host.
     RemoveAddress { address: IpAddr },
+}
+
+/// One line for the log: without the tables themselves, which are long.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PutBackend { id, service, endpoint, .. } => {
+                write!(f, "write backend row {id}: {endpoint} of service row {service}")
+            }
+            Self::SetBackend { id, serving, .. } => write!(f, "backend row {id}: serving={serving}"),
+            Self::WriteTable { region, slots } => write!(f, "write {} slots to region {region}", slots.len()),
+            Self::PutService { id, vip, .. } => write!(f, "write service row {id}: {vip}"),
+            Self::SwitchTable { service, table } => {
+                write!(f, "switch service row {service} to {} slots at line {}", table.slots(), table.line())
+            }
+            Self::WriteDirectory { half, buckets, .. } => {
+                write!(f, "write directory half {half}: {} buckets", buckets.len())
+            }
+            Self::SwitchDirectory { half } => write!(f, "switch to directory half {half}"),
+            Self::GracePeriod => f.write_str("wait for a grace period"),
+            Self::RetireService { id } => write!(f, "retire service row {id}"),
+            Self::RetireBackend { id } => write!(f, "retire backend row {id}"),
+            Self::AddAddress { address } => write!(f, "add address {address}"),
+            Self::RemoveAddress { address } => write!(f, "remove address {address}"),
+        }
+    }
 }
 
 /// A plan that can be carried out, and what it says to people.
