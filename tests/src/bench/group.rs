@@ -114,7 +114,9 @@ fn lanes(bench: &mut Bench, tables: &Tables, family: Family) -> Result<Vec<Lane>
 
 /// Takes off each lane the empty program's time behind the same source in the same round.
 fn less_empty(lanes: Vec<Lane>) -> Vec<Measured> {
-    let (empty, lanes): (Vec<_>, Vec<_>) = lanes.into_iter().partition(|lane| lane.case.is_none());
+    let (empty, mut lanes): (Vec<_>, Vec<_>) = lanes.into_iter().partition(|lane| lane.case.is_none());
+    // The rounds have turned them.
+    lanes.sort_by_key(|lane| lane.case);
     let measured = |lane: Lane| {
         let empty = empty.iter().find(|empty| empty.shares_source(&lane))?;
         Some(Measured { case: lane.case?, net: net(&lane.rounds, &empty.rounds), saw: lane.saw })

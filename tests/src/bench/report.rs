@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use super::statistics::Figure;
 
 /// What is measured. The names are a contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Case {
     /// Parses and transmits.
     Floor,
