@@ -120,15 +120,17 @@ fn lock<K: Key>(bucket: &Bucket<K>) -> bool {
 #[inline(always)]
 fn claim<K: Key>(bucket: &Bucket<K>, now: u64) -> Option<(&Entry<K>, Data, Data)> {
     let [a, b, c, d] = &bucket.ways;
-    let mut best = (a, Data(a.data.load()));
+    let first = Data(a.data.load());
+    let mut best = (loss(first, now), a, first);
     for entry in [b, c, d] {
         let data = Data(entry.data.load());
-        if loss(data, now) < loss(best.1, now) {
-            best = (entry, data);
+        let loss = loss(data, now);
+        if loss < best.0 {
+            best = (loss, entry, data);
         }
     }
-    let (entry, data) = best;
-    if loss(data, now) == Loss::NotAllowed {
+    let (loss, entry, data) = best;
+    if loss == NOT_ALLOWED {
         return None;
     }
     let claimed = data.in_state(State::CLAIMED);
@@ -136,27 +138,23 @@ fn claim<K: Key>(bucket: &Bucket<K>, now: u64) -> Option<(&Entry<K>, Data, Data)
     entry.data.replace(data.0, claimed.0).then_some((entry, claimed, data))
 }
 
-/// What it costs to give an entry up, the least first.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Loss {
-    Nothing,
-    Idle,
-    HalfOpen,
-    Closing,
-    NotAllowed,
-}
+/// The loss that is never taken.
+const NOT_ALLOWED: u64 = u64::MAX;
 
+/// What it costs to give an entry up: first by what it is, then by how long it has been silent. A flood of SYNs must not
+/// displace the handshake that began last, but its own older entries.
 #[inline(always)]
-fn loss(data: Data, now: u64) -> Loss {
-    let state = data.state();
-    match state {
-        State::FREE => Loss::Nothing,
-        State::CLAIMED => Loss::NotAllowed,
-        _ if data.age(now) > timeout::of(state) => Loss::Idle,
-        State::HALF_OPEN | State::ANSWERED => Loss::HalfOpen,
-        State::CLOSING => Loss::Closing,
-        _ => Loss::NotAllowed,
-    }
+fn loss(data: Data, now: u64) -> u64 {
+    let (state, age) = (data.state(), data.age(now));
+    let kind: u64 = match state {
+        State::FREE => 0,
+        State::CLAIMED => return NOT_ALLOWED,
+        _ if age > timeout::of(state) => 1,
+        State::HALF_OPEN | State::ANSWERED => 2,
+        State::CLOSING => 3,
+        _ => return NOT_ALLOWED,
+    };
+    ((kind + 1) << 32) - age
 }
 
 /// Changes an entry by a pure step. Returns the word before and after where something was swapped.
@@ -226,4 +224,52 @@ pub fn count<T: Tables>(tables: &T, event: Event) {
 #[inline(always)]
 pub fn now<T: Tables>(tables: &T, settings: &Settings) -> u64 {
     settings.tick(tables.jiffies())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lb_common::Be16;
+    use lb_common::address::Be32;
+    use lb_common::flow::{Bucket4, Key4};
+
+    fn key(port: u16) -> Key4 {
+        Key4::new(Be32::new(0x0a64_0001), Be16::new(port), 1)
+    }
+
+    fn bucket() -> Bucket4 {
+        Bucket4 { ways: std::array::from_fn(|_| Entry { key: 0.into(), data: 0.into() }) }
+    }
+
+    fn is_known(bucket: &Bucket4, port: u16) -> bool {
+        matches!(look_up(bucket, key(port)), Lookup::Hit(..))
+    }
+
+    #[test]
+    fn a_flood_displaces_its_own_and_not_the_handshake_that_began_last() {
+        let bucket = bucket();
+        for port in 1..=4 {
+            insert(&bucket, key(port), State::HALF_OPEN, 1, 100, |_| panic!("there is room"));
+        }
+        insert(&bucket, key(5), State::HALF_OPEN, 1, 101, |_| {});
+        insert(&bucket, key(6), State::HALF_OPEN, 1, 101, |_| {});
+        let known: Vec<u16> = (1..=6).filter(|&port| is_known(&bucket, port)).collect();
+        assert_eq!(known, [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn what_it_is_weighs_more_than_how_long_it_has_been_silent() {
+        let loss_of = |state, age| loss(Data::succeeding(Data(0), state, 1, 5000 - age), 5000);
+        let order = [
+            loss(Data(0), 5000),
+            loss_of(State::ESTABLISHED, timeout::ESTABLISHED + 1),
+            loss_of(State::HALF_OPEN, timeout::HALF_OPEN),
+            loss_of(State::HALF_OPEN, 0),
+            loss_of(State::CLOSING, timeout::CLOSING),
+            loss_of(State::CLOSING, 0),
+            loss_of(State::ESTABLISHED, timeout::ESTABLISHED),
+        ];
+        assert!(order.is_sorted_by(|before, after| before < after), "{order:x?}");
+        assert_eq!(order[6], NOT_ALLOWED);
+    }
 }
