@@ -102,7 +102,9 @@ fn answer_echo<A: Messages, F: Frame>(frame: &mut F, ip: &Headers<A>) -> Option<
         let old = u16::from_ne_bytes([header[0], header[1]]);
         header[0] = A::ECHO.1;
         let delta = Delta::word(old, u16::from_ne_bytes([header[0], header[1]]));
-        [header[2], header[3]] = delta.apply(u16::from_ne_bytes([header[2], header[3]])).to_ne_bytes();
+        // As for UDP, all ones instead of zero: nothing but zeros may follow, and then zero would be wrong. Where
+        // something else follows, both are right.
+        [header[2], header[3]] = delta.apply_udp(u16::from_ne_bytes([header[2], header[3]])).to_ne_bytes();
     })?;
     A::turn(frame, ip)?;
     LinkHeader::read(frame, ip.l3, A::ETHERTYPE)?.answered().write(frame)?;
