@@ -231,11 +231,11 @@ impl Balancer {
         self.rows().settings.tick(jiffies)
     }
 
-    /// Client ports whose flows to a service share the bucket of `port`, that one first.
-    pub fn ports_of_one_bucket(&mut self, client: &str, service: u16, port: u16) -> Vec<u16> {
+    /// Client ports whose flows to `service` fall into the bucket of another flow of that client: port and service.
+    pub fn ports_beside(&mut self, client: &str, flow: (u16, u16), service: u16) -> Vec<u16> {
         let address = lab::address(client);
         let settings = self.rows().settings.clone();
-        let bucket = |port: u16| {
+        let bucket = |port: u16, service: u16| {
             let port = Be16::new(port);
             let hash = if address.is_v4() {
                 Key4::new(Ipv4::narrow(&address), port, service).hash(settings.flow_key)
@@ -244,7 +244,8 @@ impl Balancer {
             };
             hash as u32 & settings.flow4_mask
         };
-        (port..u16::MAX).filter(|&other| bucket(other) == bucket(port)).collect()
+        let wanted = bucket(flow.0, flow.1);
+        (1..u16::MAX).filter(|&port| (port, service) != flow && bucket(port, service) == wanted).collect()
     }
 }
 

@@ -40,6 +40,7 @@ pub struct Kernel {
 }
 
 /// The loaded program, for the calling test alone: with empty tables, the thread on one CPU and in the namespace.
+/// Whoever has it and asks again waits for ever.
 ///
 /// # Panics
 /// When the program cannot be loaded.

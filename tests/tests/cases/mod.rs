@@ -12,4 +12,15 @@ macro_rules! balancer {
     };
 }
 
+mod broken;
+mod checksums;
+mod errors;
+mod evictions;
+mod flows;
 mod forwarding;
+mod fragments;
+mod headers;
+mod next_hops;
+mod rejections;
+mod tags;
+mod tcp;

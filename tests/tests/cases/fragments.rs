@@ -1,0 +1,108 @@
+//! Fragments of a datagram go where its first goes.
+
+use lb_common::reason::{Event, Reason};
+use lb_tests::lab::{FAMILIES, LAN_INDEX, Lab, V4, V6, WAN_INDEX};
+use lb_tests::packet::Extension;
+
+/// A datagram that takes three fragments.
+fn long() -> Vec<u8> {
+    (0..3400_u32).map(|at| (at * 7) as u8).collect()
+}
+
+const PARTS: [std::ops::Range<usize>; 3] = [0..1400, 1400..2800, 2800..3408];
+
+#[test]
+fn fragments_in_order_go_to_one_backend() {
+    for hosts in FAMILIES {
+        let mut lb = balancer!(Lab::web(hosts));
+        for (part, events) in PARTS.into_iter().zip([&[Event::FlowCreated][..], &[], &[]]) {
+            let fragment = hosts.to_vip().udp(5000, 80).payload(long()).fragment(0x1234, part.clone());
+            let run = lb.receive(&fragment);
+            let expected = hosts.to_backend().udp(5000, 8080).payload(long()).fragment(0x1234, part);
+            run.assert_redirected(LAN_INDEX, &expected);
+            run.assert_counted_with(Reason::RequestForwarded, events);
+        }
+    }
+}
+
+#[test]
+fn fragments_of_replies_come_from_the_vip() {
+    for hosts in FAMILIES {
+        let mut lb = balancer!(Lab::web(hosts));
+        lb.receive(&hosts.to_vip().udp(5000, 80));
+        for (part, events) in PARTS.into_iter().zip([&[Event::NextHopLookup][..], &[], &[]]) {
+            let fragment = hosts.from_backend().udp(8080, 5000).payload(long()).fragment(9, part.clone());
+            let run = lb.receive(&fragment);
+            run.assert_redirected(
+                WAN_INDEX,
+                &hosts.from_vip().udp(80, 5000).payload(long()).fragment(9, part),
+            );
+            run.assert_counted_with(Reason::ReplyForwarded, events);
+        }
+    }
+}
+
+#[test]
+fn a_fragment_that_comes_before_its_first_is_dropped_and_counted() {
+    for hosts in FAMILIES {
+        let mut lb = balancer!(Lab::web(hosts));
+        let fragment = |identification, part: usize| {
+            hosts.to_vip().udp(5000, 80).payload(long()).fragment(identification, PARTS[part].clone())
+        };
+        let run = lb.receive(&fragment(1, 1));
+        run.assert_dropped().assert_counted(Reason::DropFragmentBeforeFirst, []);
+        // Another datagram's first does not help.
+        lb.receive(&fragment(2, 0));
+        let run = lb.receive(&fragment(1, 2));
+        run.assert_dropped().assert_counted(Reason::DropFragmentBeforeFirst, []);
+    }
+}
+
+#[test]
+fn fragments_of_other_traffic_pass() {
+    for hosts in FAMILIES {
+        let mut lb = balancer!(Lab::web(hosts));
+        for part in PARTS {
+            let other = hosts.to_vip().to(hosts.stranger).udp(5000, 80).payload(long());
+            let run = lb.receive(&other.fragment(3, part.clone()));
+            run.assert_untouched().assert_counted(Reason::PassNotOurs, []);
+            let tunnelled = hosts.to_vip().protocol(47).payload(long());
+            let run = lb.receive(&tunnelled.fragment(4, part.clone()));
+            run.assert_untouched().assert_counted(Reason::PassNotOurs, []);
+            let ping = hosts.to_vip().echo_request(1, 1).payload(long());
+            let run = lb.receive(&ping.fragment(5, part));
+            run.assert_untouched().assert_counted(Reason::PassNotOurs, []);
+        }
+    }
+}
+
+#[test]
+fn fragments_of_tcp_keep_to_their_flow() {
+    for hosts in FAMILIES {
+        let mut lb = balancer!(Lab::web(hosts));
+        lb.receive(&hosts.to_vip().tcp(40_000, 80).syn());
+        for part in [0..800, 800..1620] {
+            let segment = hosts.to_vip().tcp(40_000, 80).ack(9).payload(vec![7; 1600]);
+            let run = lb.receive(&segment.fragment(6, part.clone()));
+            let expected = hosts.to_backend().tcp(40_000, 8080).ack(9).payload(vec![7; 1600]);
+            run.assert_redirected(LAN_INDEX, &expected.fragment(6, part));
+        }
+        assert_eq!(lb.flows().len(), 1);
+    }
+}
+
+#[test]
+fn an_atomic_fragment_is_a_whole_packet() {
+    let mut lb = balancer!(Lab::web(V6));
+    let atomic = Extension::AtomicFragment(0xdead_beef);
+    let run = lb.receive(&V6.to_vip().extension(atomic).udp(5000, 80).payload("whole"));
+    run.assert_redirected(LAN_INDEX, &V6.to_backend().extension(atomic).udp(5000, 8080).payload("whole"));
+    run.assert_counted(Reason::RequestForwarded, [Event::FlowCreated]);
+}
+
+#[test]
+fn a_first_fragment_too_short_for_its_ports_is_dropped() {
+    let mut lb = balancer!(Lab::web(V4));
+    let run = lb.receive(&V4.to_vip().tcp(40_000, 80).syn().payload("data").fragment(1, 0..8));
+    run.assert_dropped().assert_counted(Reason::DropTruncated, []);
+}
