@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::http_client::{HttpClient, reason};
-use crate::netns::{Handle, Namespace};
+use crate::netns::Namespace;
 use crate::tally::{Failure, Tally};
 use crate::udp_client::UdpClient;
+use crate::wait;
 
 /// How long a TCP request may take. A lost SYN is sent again by the client's kernel after one second; that is no failure
 /// but shows in [`Load::slowest`].
@@ -62,6 +63,8 @@ struct Ledger {
     stop: AtomicBool,
     /// UDP flows begun so far.
     udp_flows: AtomicU16,
+    /// Requests that have ended, by worker.
+    ended: Vec<AtomicU64>,
     book: Mutex<Book>,
 }
 
@@ -78,13 +81,16 @@ impl Load {
     /// # Errors
     /// When no threads can be made.
     pub fn start(client: &Namespace, plan: Plan) -> Result<Self> {
-        let mut load = Self { ledger: Arc::default(), workers: Vec::new() };
+        let ended = (0..plan.workers).map(|_| AtomicU64::new(0)).collect();
+        let ledger = Arc::new(Ledger { ended, ..Ledger::default() });
+        let mut load = Self { ledger, workers: Vec::new() };
         let interval = Duration::from_secs(1) * plan.workers / plan.per_second.max(1);
         for worker in 0..plan.workers {
             // Spread over the interval, so that the workers do not send in bursts.
             let first = Instant::now() + interval * worker / plan.workers;
-            let thread = spawn_worker(&client.handle(), Arc::clone(&load.ledger), plan, first, interval)?;
-            load.workers.push(thread);
+            let ledger = Arc::clone(&load.ledger);
+            let work = move || ledger.send_until_stopped(worker as usize, plan, first, interval);
+            load.workers.push(client.handle().spawn("load", work)?);
         }
         Ok(load)
     }
@@ -105,6 +111,16 @@ impl Load {
     #[must_use]
     pub fn slowest(&self) -> Duration {
         self.ledger.book().slowest
+    }
+
+    /// Waits until every request that is under way has ended: what ends later was begun after the call.
+    ///
+    /// # Errors
+    /// On Ctrl-C.
+    pub fn settle(&self) -> Result<()> {
+        let before = self.ledger.ended();
+        let is_settled = || self.ledger.ended().iter().zip(&before).all(|(now, before)| now > before);
+        wait::until_true(3 * TCP_TIMEOUT, "the requests under way have ended", is_settled)
     }
 
     /// Lets the requests that are under way end, and returns the final counts.
@@ -131,6 +147,24 @@ impl Drop for Load {
 impl Ledger {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send_until_stopped(&self, worker: usize, plan: Plan, first: Instant, interval: Duration) {
+        let mut next = first;
+        while !self.stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            // Keeping a rate is the one thing that a sleep is for. A worker that fell behind does not catch up in a
+            // burst: the load would then be heaviest just after trouble.
+            std::thread::sleep(next.saturating_duration_since(now));
+            next = next.max(now) + interval;
+            let started = Instant::now();
+            self.record(started, plan.target, self.request(plan));
+            self.ended[worker].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn ended(&self) -> Vec<u64> {
+        self.ended.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 
     fn request(&self, plan: Plan) -> Outcome {
@@ -178,27 +212,6 @@ impl Ledger {
             }
         }
     }
-}
-
-fn spawn_worker(
-    client: &Handle,
-    ledger: Arc<Ledger>,
-    plan: Plan,
-    first: Instant,
-    interval: Duration,
-) -> io::Result<JoinHandle<()>> {
-    client.spawn("load", move || {
-        let mut next = first;
-        while !ledger.stop.load(Ordering::Relaxed) {
-            let now = Instant::now();
-            // Keeping a rate is the one thing that a sleep is for. A worker that fell behind does not catch up in a
-            // burst: the load would then be heaviest just after trouble.
-            std::thread::sleep(next.saturating_duration_since(now));
-            next = next.max(now) + interval;
-            let started = Instant::now();
-            ledger.record(started, plan.target, ledger.request(plan));
-        }
-    })
 }
 
 struct Outcome {

@@ -75,9 +75,11 @@ pub(super) fn run_step(
 }
 
 impl Watch<'_> {
-    /// From now on is when the step's change counts.
-    pub(super) fn mark(&mut self) {
+    /// From now on is when the step's change counts: for requests begun now, not for those under way.
+    pub(super) fn mark(&mut self) -> Result<()> {
+        self.lab.settle()?;
         self.mark = self.lab.tally();
+        Ok(())
     }
 
     /// Lets the traffic run for what is left of the step, and half of the step at least.
@@ -113,14 +115,14 @@ impl Watch<'_> {
     pub(super) fn expect_even(&mut self, backends: &[usize]) {
         let now = self.lab.tally().since(&self.mark);
         let names: Vec<String> = backends.iter().map(|&backend| self.lab.name(backend).to_owned()).collect();
-        self.report.broken.extend(unevenness(&now, &names, self.lab.in_flight()));
+        self.report.broken.extend(unevenness(&now, &names));
     }
 
-    /// Since the mark the backend must have had nothing, other than what was under way.
+    /// Since the mark the backend must have had nothing.
     pub(super) fn expect_nothing_new(&mut self, backend: usize) {
         let name = self.lab.name(backend);
         let answers = self.lab.tally().since(&self.mark).of(name);
-        if answers > self.lab.in_flight() {
+        if answers > 0 {
             self.report.broken.push(format!("{name} still answered {answers} new requests"));
         }
     }
@@ -182,8 +184,8 @@ pub(super) fn count_lost(lab: &Lab) -> [usize; 2] {
 }
 
 /// Deviations from equal shares that chance does not explain.
-fn unevenness(tally: &Tally, names: &[String], in_flight: u64) -> Vec<String> {
-    let strangers = tally.spread.iter().filter(|&(name, &count)| !names.contains(name) && count > in_flight);
+fn unevenness(tally: &Tally, names: &[String]) -> Vec<String> {
+    let strangers = tally.spread.iter().filter(|&(name, _)| !names.contains(name));
     let mut deviations: Vec<_> =
         strangers.map(|(name, count)| format!("{name} answered {count} requests")).collect();
     let answers: u64 = tally.spread.values().sum();
@@ -193,8 +195,8 @@ fn unevenness(tally: &Tally, names: &[String], in_flight: u64) -> Vec<String> {
     }
     #[expect(clippy::cast_precision_loss, reason = "counts of a demo are far below 2^52")]
     let (fair, answers) = (1.0 / names.len() as f64, answers as f64);
-    // Five standard deviations of a fair draw, and two points for what was under way at the mark.
-    let tolerance = 5.0 * (fair * (1.0 - fair) / answers).sqrt() + 0.02;
+    // Five standard deviations of a fair draw, and one point for the table's own unevenness.
+    let tolerance = 5.0 * (fair * (1.0 - fair) / answers).sqrt() + 0.01;
     for name in names {
         let share = tally.share(name);
         if (share - fair).abs() > tolerance {
@@ -220,24 +222,24 @@ mod tests {
     #[test]
     fn what_chance_explains_is_even() {
         let found =
-            unevenness(&tally(&[("b1", 1030), ("b2", 985), ("b3", 985)]), &names(&["b1", "b2", "b3"]), 8);
+            unevenness(&tally(&[("b1", 1030), ("b2", 985), ("b3", 985)]), &names(&["b1", "b2", "b3"]));
         assert!(found.is_empty(), "{found:?}");
     }
 
     #[test]
     fn a_starved_and_a_favoured_backend_are_named() {
-        let found = unevenness(&tally(&[("b1", 2000), ("b2", 1000)]), &names(&["b1", "b2", "b3"]), 8);
+        let found = unevenness(&tally(&[("b1", 2000), ("b2", 1000)]), &names(&["b1", "b2", "b3"]));
         assert_eq!(found, ["b1 had 66.7 % instead of 33.3 %", "b3 had 0.0 % instead of 33.3 %"]);
     }
 
     #[test]
     fn a_backend_that_should_have_nothing_is_named() {
-        let found = unevenness(&tally(&[("b1", 1000), ("b2", 9)]), &names(&["b1"]), 8);
+        let found = unevenness(&tally(&[("b1", 1000), ("b2", 9)]), &names(&["b1"]));
         assert_eq!(found, ["b2 answered 9 requests"]);
     }
 
     #[test]
     fn silence_is_not_even() {
-        assert_eq!(unevenness(&tally(&[]), &names(&["b1"]), 8), ["nothing was answered"]);
+        assert_eq!(unevenness(&tally(&[]), &names(&["b1"])), ["nothing was answered"]);
     }
 }

@@ -116,7 +116,7 @@ impl Lab {
 
     fn add_services(&self) -> Result<()> {
         // All services ask the web server whether the machine is alive: UDP has no answer that could be relied on.
-        let health = format!("tcp,port={HTTP_PORT},interval=500ms,timeout=300ms,rise=2,fall=2");
+        let health = format!("tcp,port={HTTP_PORT},interval=200ms,timeout=200ms,rise=2,fall=3");
         for service in SERVICES {
             let (vip, protocol) = (service.vip().to_string(), service.protocol());
             self.agent.must([
@@ -241,9 +241,9 @@ impl Lab {
         self.loads.iter().map(Load::slowest).max().unwrap_or_default()
     }
 
-    /// Requests that may be under way at a time.
-    pub(super) fn in_flight(&self) -> u64 {
-        u64::from(WORKERS) * self.loads.len() as u64
+    /// Waits until every request that is under way has ended.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.loads.iter().try_for_each(Load::settle)
     }
 
     /// Long-lived connections that stand.

@@ -43,7 +43,7 @@ fn spread(watch: &mut Watch<'_>) -> Result<()> {
 
 fn add(watch: &mut Watch<'_>) -> Result<()> {
     watch.lab.add_backend(ADDED)?;
-    watch.mark();
+    watch.mark()?;
     watch.observe()?;
     watch.expect_even(&[0, 1, 2, ADDED]);
     watch.note(format!("{} is in", watch.lab.name(ADDED)));
@@ -52,7 +52,7 @@ fn add(watch: &mut Watch<'_>) -> Result<()> {
 
 fn drain(watch: &mut Watch<'_>) -> Result<()> {
     watch.lab.drain_backend(REMOVED)?;
-    watch.mark();
+    watch.mark()?;
     watch.observe()?;
     watch.expect_nothing_new(REMOVED);
     watch.note(format!("{} gets nothing new and keeps what it has", watch.lab.name(REMOVED)));
@@ -61,7 +61,7 @@ fn drain(watch: &mut Watch<'_>) -> Result<()> {
 
 fn remove(watch: &mut Watch<'_>) -> Result<()> {
     watch.lab.remove_backend(REMOVED)?;
-    watch.mark();
+    watch.mark()?;
     watch.observe()?;
     watch.expect_even(&[0, 2, ADDED]);
     watch.note(format!("its clients hung up, {} is out", watch.lab.name(REMOVED)));
@@ -70,7 +70,7 @@ fn remove(watch: &mut Watch<'_>) -> Result<()> {
 
 fn strategy(watch: &mut Watch<'_>) -> Result<()> {
     watch.lab.set_strategy("consistent-hash")?;
-    watch.mark();
+    watch.mark()?;
     watch.observe()?;
     watch.expect_even(&[0, 2, ADDED]);
     let list = watch.lab.agent.json(["service", "list"])?;
@@ -88,7 +88,7 @@ fn strategy(watch: &mut Watch<'_>) -> Result<()> {
 
 fn kill(watch: &mut Watch<'_>) -> Result<()> {
     let noticed = watch.lab.kill_backend(KILLED)?;
-    watch.mark();
+    watch.mark()?;
     watch.observe()?;
     watch.expect_nothing_new(KILLED);
     let name = watch.lab.name(KILLED);
@@ -98,7 +98,7 @@ fn kill(watch: &mut Watch<'_>) -> Result<()> {
 
 fn come_back(watch: &mut Watch<'_>) -> Result<()> {
     let noticed = watch.lab.revive_backend(KILLED)?;
-    watch.mark();
+    watch.mark()?;
     watch.observe()?;
     watch.expect_even(&[0, KILLED, ADDED]);
     let name = watch.lab.name(KILLED);
@@ -118,11 +118,11 @@ fn kill_agent(watch: &mut Watch<'_>) -> Result<()> {
 
 /// Half of the time without an agent, half with the one that took over.
 fn without_agent(watch: &mut Watch<'_>) -> Result<()> {
-    watch.mark();
+    watch.mark()?;
     watch.observe_half()?;
     watch.expect_even(&[0, KILLED, ADDED]);
     watch.lab.agent.run()?;
-    watch.mark();
+    watch.mark()?;
     watch.observe()?;
     watch.expect_even(&[0, KILLED, ADDED]);
     let list = watch.lab.agent.json(["service", "list"])?;

@@ -47,10 +47,9 @@ impl Traffic {
         self.tally().since(&before)
     }
 
-    /// [`Traffic::next`] after all that was under way has ended: what is counted was begun after the call.
+    /// [`Traffic::next`] of requests that were begun after the call.
     pub(crate) fn next_begun(&self, requests: u64) -> Tally {
-        // More requests than there are workers on each service, so every worker has begun a new one.
-        self.next(200);
+        self.loads.iter().for_each(|load| load.settle().unwrap());
         self.next(requests)
     }
 
