@@ -77,15 +77,7 @@ impl Balancer {
     /// The pipeline on the host.
     #[must_use]
     pub fn host(lab: &Lab) -> Self {
-        let sizes =
-            Sizes { services: 16, backends: 64, slot_lines: 64, flow_buckets: 4096, directory_buckets: 256 };
-        let mut tables = MemoryTables::new(sizes);
-        tables.routes = lab::routes().collect();
-        tables.default_route = lab::default_route();
-        tables.jiffies.set(5 << 30);
-        let mut balancer = Self { side: Side::Host(Box::new(tables)) };
-        balancer.configure(lab);
-        balancer
+        Self { side: Side::Host(Box::new(tables(lab))) }
     }
 
     /// The program in the kernel.
@@ -183,12 +175,23 @@ impl Balancer {
         counters
     }
 
-    /// Active connections of a backend: opened and not closed.
-    pub fn active(&mut self, backend: u16) -> i64 {
+    /// What a backend carried, over all CPUs: packets and bytes from clients, the same to clients, flows that became
+    /// active and that stopped being so.
+    pub fn traffic(&mut self, backend: u16) -> [u64; 6] {
         let rows = self.rows();
         let count = rows.settings.backends as usize;
         let of_backend = rows.traffic.iter().skip(usize::from(backend)).step_by(count);
-        of_backend.map(|row| row.opened.load() as i64 - row.closed.load() as i64).sum()
+        of_backend.fold([0; 6], |total, row| {
+            let words =
+                [&row.rx_packets, &row.rx_bytes, &row.tx_packets, &row.tx_bytes, &row.opened, &row.closed];
+            std::array::from_fn(|at| total[at] + words[at].load())
+        })
+    }
+
+    /// Active connections of a backend: opened and not closed.
+    pub fn active(&mut self, backend: u16) -> i64 {
+        let [.., opened, closed] = self.traffic(backend);
+        opened as i64 - closed as i64
     }
 
     /// The flow table, in a fixed order.
@@ -247,6 +250,19 @@ impl Balancer {
         let wanted = bucket(flow.0, flow.1);
         (1..u16::MAX).filter(|&port| (port, service) != flow && bucket(port, service) == wanted).collect()
     }
+}
+
+/// The host's tables, filled in and with the routes that a kernel has in [`crate::kernel`].
+#[must_use]
+pub fn tables(lab: &Lab) -> MemoryTables {
+    let sizes =
+        Sizes { services: 64, backends: 64, slot_lines: 64, flow_buckets: 4096, directory_buckets: 256 };
+    let mut tables = MemoryTables::new(sizes);
+    tables.routes = lab::routes().collect();
+    tables.default_route = lab::default_route();
+    tables.jiffies.set(5 << 30);
+    memory_rows(&mut tables).configure(lab, sizes.backends);
+    tables
 }
 
 fn memory_rows(tables: &mut MemoryTables) -> Rows<'_> {

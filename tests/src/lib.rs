@@ -22,6 +22,7 @@ pub mod netns;
 pub mod offload;
 pub mod packet;
 pub mod process;
+pub mod random;
 pub mod residue;
 pub mod server;
 pub mod setup;

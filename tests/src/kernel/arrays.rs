@@ -21,7 +21,7 @@ use crate::lab::Rows;
 
 /// Rows of the backend array, and so of each CPU's traffic.
 pub(super) const BACKENDS: u32 = 64;
-const SERVICES: u32 = 16;
+const SERVICES: u32 = 64;
 const SLOT_LINES: u32 = 64;
 const FLOW_BUCKETS: u32 = 4096;
 const DIRECTORY_BUCKETS: u32 = 256;

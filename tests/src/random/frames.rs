@@ -1,0 +1,239 @@
+//! Valid frames: requests, replies, errors, fragments, other people's traffic, weighted so that every way is taken.
+
+use super::Random;
+use crate::lab::{Backend, FAMILIES, Hosts, LAN, Lab, ROUTER, Service, WAN, backend_mac, lan_hop, with_tags};
+use crate::packet::{Extension, Packet, packet};
+
+/// The port of the services whose backends are reached without ado.
+const OPEN: u16 = 80;
+/// The first of the ports of services that are special in one way each.
+const FIRST_SPECIAL: u16 = 81;
+/// How many of those there are, of each protocol and family.
+const SPECIALS: usize = 7;
+/// Ports of clients, from there on. Few, so that flows are met again.
+const FIRST_CLIENT_PORT: u16 = 1000;
+const CLIENT_PORTS: usize = 100;
+
+/// A balancer on which all of it has a meaning.
+#[must_use]
+pub fn lab() -> Lab {
+    build(|service| service)
+}
+
+/// The same with tables that contradict each other: some services' slots name a row that is nobody's.
+#[must_use]
+pub fn contradictory_lab() -> Lab {
+    build(|service| service.slots(&[0]))
+}
+
+fn build(last: fn(Service) -> Service) -> Lab {
+    let mut lab = Lab::new().flow_buckets(64).icmp_errors(40);
+    for hosts in FAMILIES {
+        for service in [Service::tcp, Service::udp] {
+            lab = lab.service(open(service(hosts.vip, OPEN), &hosts));
+            for (special, port) in specials(&hosts, last).into_iter().zip(FIRST_SPECIAL..) {
+                lab = lab.service(special(service(hosts.vip, port)));
+            }
+        }
+    }
+    lab
+}
+
+fn open(service: Service, hosts: &Hosts) -> Service {
+    let tagged = with_tags(lan_hop(1), &[(0x8100, 100)]);
+    service
+        .backend(Backend::at(hosts.backends[0], 8080))
+        .backend(Backend::at(hosts.backends[1], 8080).by(tagged))
+        .backend(Backend::at(hosts.backends[2], 8080).unresolved())
+}
+
+/// What to make of a service.
+type Special = Box<dyn Fn(Service) -> Service>;
+
+fn specials(hosts: &Hosts, last: fn(Service) -> Service) -> [Special; SPECIALS] {
+    let by = |address: &'static str| -> Special {
+        Box::new(move |service| service.backend(Backend::at(address, 8080).unresolved()))
+    };
+    let ways = hosts.special_backends;
+    [
+        Box::new(|service| service),
+        Box::new(Service::silent),
+        by(ways.unknown_neighbour),
+        by(ways.blackhole),
+        by(ways.local),
+        by(ways.narrow),
+        Box::new(last),
+    ]
+}
+
+/// Any frame that a balancer may meet.
+pub fn any_frame(random: &mut Random) -> Packet {
+    let hosts = random.pick(&FAMILIES);
+    let frame = match random.below(100) {
+        0..40 => request(random, &hosts),
+        40..65 => reply(random, &hosts),
+        65..75 => about_reply(random, &hosts),
+        75..85 => about_request(random, &hosts),
+        85..90 => echo(random, &hosts),
+        _ => other(random, &hosts),
+    };
+    decorate(random, &hosts, frame)
+}
+
+/// A plain request to a service whose backends serve: protocol and flow at random.
+pub fn valid_request(random: &mut Random) -> Packet {
+    let hosts = random.pick(&FAMILIES);
+    let frame = packet().eth(ROUTER, WAN).ip(client(random, &hosts), hosts.vip);
+    let port = client_port(random);
+    transport(random, frame, port, OPEN)
+}
+
+fn client(random: &mut Random, hosts: &Hosts) -> &'static str {
+    let special = hosts.clients;
+    match random.below(24) {
+        0 => special.unknown_neighbour,
+        1 => special.blackhole,
+        2 => special.local,
+        3 => special.tagged,
+        4 => special.double_tagged,
+        5 => special.narrow,
+        _ => hosts.client,
+    }
+}
+
+fn client_port(random: &mut Random) -> u16 {
+    FIRST_CLIENT_PORT + random.below(CLIENT_PORTS) as u16
+}
+
+fn request(random: &mut Random, hosts: &Hosts) -> Packet {
+    let port = match random.below(3) {
+        0 => FIRST_SPECIAL + random.below(SPECIALS) as u16,
+        _ => OPEN,
+    };
+    let source = match random.below(30) {
+        0 if hosts.is_v6() => random.pick(&["::", "::1", "ff02::1"]),
+        0 => random.pick(&["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"]),
+        _ => client(random, hosts),
+    };
+    let client_port = client_port(random);
+    transport(random, packet().eth(ROUTER, WAN).ip(source, hosts.vip), client_port, port)
+}
+
+fn reply(random: &mut Random, hosts: &Hosts) -> Packet {
+    let backend = random.below(3);
+    let frame = packet().eth(backend_mac(backend), LAN);
+    let frame = frame.ip(hosts.backends[backend], client(random, hosts));
+    let port = client_port(random);
+    transport(random, frame, 8080, port)
+}
+
+/// TCP or UDP, of any kind and length.
+fn transport(random: &mut Random, frame: Packet, source: u16, destination: u16) -> Packet {
+    let length = match random.below(10) {
+        0 => 1200 + random.below(500),
+        1..4 => 0,
+        _ => random.below(64),
+    };
+    let payload: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
+    if random.once_in(2) {
+        let datagram = frame.udp(source, destination).payload(payload);
+        return if random.once_in(16) { datagram.udp_checksum(0) } else { datagram };
+    }
+    // Few sequence numbers, so that some acknowledgements are right.
+    let sequence = random.below(3) as u32;
+    let segment = frame.tcp(source, destination).seq(sequence);
+    let number = random.below(3) as u32;
+    let segment = match random.below(8) {
+        0 | 1 => segment.syn(),
+        2 => segment.syn().ack(number),
+        3 => segment.ack(number).fin(),
+        4 => segment.rst(),
+        _ => segment.ack(number),
+    };
+    segment.payload(payload)
+}
+
+/// An error about what a client was sent.
+fn about_reply(random: &mut Random, hosts: &Hosts) -> Packet {
+    let port = client_port(random);
+    let sent = packet().ip(hosts.vip, client(random, hosts));
+    let sent = transport(random, sent, OPEN, port);
+    let error = packet().eth(ROUTER, WAN).ip(hosts.router, hosts.vip);
+    quoting(random, error, &sent)
+}
+
+/// An error about what a backend was sent.
+fn about_request(random: &mut Random, hosts: &Hosts) -> Packet {
+    let backend = random.below(3);
+    let client = client(random, hosts);
+    let port = client_port(random);
+    let sent = transport(random, packet().ip(client, hosts.backends[backend]), port, 8080);
+    let source = random.pick(&[hosts.router, hosts.backends[backend]]);
+    let error = packet().eth(backend_mac(backend), LAN).ip(source, client);
+    quoting(random, error, &sent)
+}
+
+fn quoting(random: &mut Random, error: Packet, sent: &Packet) -> Packet {
+    let error = match random.below(3) {
+        0 => error.too_big(1280),
+        1 => error.time_exceeded(),
+        _ => error.port_unreachable(),
+    };
+    let length = random.pick(&[28, 48, 60, 100, 500, 1600]);
+    error.quoting(sent, length)
+}
+
+fn echo(random: &mut Random, hosts: &Hosts) -> Packet {
+    let destination = random.pick(&[hosts.vip, hosts.vip, hosts.stranger]);
+    let frame = packet().eth(ROUTER, WAN).ip(hosts.client, destination);
+    let frame = frame.echo_request(random.next() as u16, random.next() as u16);
+    frame.payload(vec![0; random.below(4)])
+}
+
+fn other(random: &mut Random, hosts: &Hosts) -> Packet {
+    let frame = packet().eth(ROUTER, WAN);
+    let to_stranger = frame.clone().ip(hosts.client, hosts.stranger);
+    match random.below(5) {
+        0 => frame.ethertype(0x0806).padded(46),
+        1 => frame.ip(hosts.client, hosts.vip).protocol(random.next() as u8).payload([0; 40]),
+        2 => frame.ip(hosts.client, hosts.vip).tcp(1, 22).syn(),
+        3 => to_stranger.udp(53, 53).payload("somebody's"),
+        _ => frame.ip(hosts.backends[0], hosts.client).tcp(8080, 9).ack(1),
+    }
+}
+
+/// What any packet may have besides.
+fn decorate(random: &mut Random, hosts: &Hosts, mut frame: Packet) -> Packet {
+    if random.once_in(12) {
+        frame = frame.ttl(random.below(3) as u8);
+    }
+    if random.once_in(2) {
+        frame = frame.df();
+    }
+    if random.once_in(6) {
+        frame = frame.vlan(100);
+    }
+    if random.once_in(12) {
+        frame = frame.tag(0x88a8, 7);
+    }
+    if random.once_in(10) {
+        frame = frame.options(&[1; 8]);
+    }
+    if hosts.is_v6() && random.once_in(10) {
+        frame = frame.extension(random.pick(&[
+            Extension::HopByHop(0),
+            Extension::DestinationOptions(1),
+            Extension::Routing(0),
+            Extension::AtomicFragment(3),
+        ]));
+    }
+    if random.once_in(10) {
+        let start = random.pick(&[0, 0, 8, 16, 1200]);
+        let end = start + 8 * (1 + random.below(60));
+        frame = frame.fragment(random.below(12) as u32, start..end);
+    }
+    if random.once_in(6) {
+        frame = frame.padded(random.below(18));
+    }
+    frame
+}
