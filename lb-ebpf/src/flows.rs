@@ -81,6 +81,7 @@ pub fn insert<'a, K: Key>(
 ) -> Insertion<'a, K> {
     let flags = &bucket.ways[0].data;
     if !lock(bucket) {
+        flags.set_bits(SPILL);
         return Insertion::Refused;
     }
     let outcome = match look_up(bucket, key) {
@@ -227,49 +228,4 @@ pub fn now<T: Tables>(tables: &T, settings: &Settings) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use lb_common::Be16;
-    use lb_common::address::Be32;
-    use lb_common::flow::{Bucket4, Key4};
-
-    fn key(port: u16) -> Key4 {
-        Key4::new(Be32::new(0x0a64_0001), Be16::new(port), 1)
-    }
-
-    fn bucket() -> Bucket4 {
-        Bucket4 { ways: std::array::from_fn(|_| Entry { key: 0.into(), data: 0.into() }) }
-    }
-
-    fn is_known(bucket: &Bucket4, port: u16) -> bool {
-        matches!(look_up(bucket, key(port)), Lookup::Hit(..))
-    }
-
-    #[test]
-    fn a_flood_displaces_its_own_and_not_the_handshake_that_began_last() {
-        let bucket = bucket();
-        for port in 1..=4 {
-            insert(&bucket, key(port), State::HALF_OPEN, 1, 100, |_| panic!("there is room"));
-        }
-        insert(&bucket, key(5), State::HALF_OPEN, 1, 101, |_| {});
-        insert(&bucket, key(6), State::HALF_OPEN, 1, 101, |_| {});
-        let known: Vec<u16> = (1..=6).filter(|&port| is_known(&bucket, port)).collect();
-        assert_eq!(known, [3, 4, 5, 6]);
-    }
-
-    #[test]
-    fn what_it_is_weighs_more_than_how_long_it_has_been_silent() {
-        let loss_of = |state, age| loss(Data::succeeding(Data(0), state, 1, 5000 - age), 5000);
-        let order = [
-            loss(Data(0), 5000),
-            loss_of(State::ESTABLISHED, timeout::ESTABLISHED + 1),
-            loss_of(State::HALF_OPEN, timeout::HALF_OPEN),
-            loss_of(State::HALF_OPEN, 0),
-            loss_of(State::CLOSING, timeout::CLOSING),
-            loss_of(State::CLOSING, 0),
-            loss_of(State::ESTABLISHED, timeout::ESTABLISHED),
-        ];
-        assert!(order.is_sorted_by(|before, after| before < after), "{order:x?}");
-        assert_eq!(order[6], NOT_ALLOWED);
-    }
-}
+mod tests;

@@ -131,3 +131,6 @@ fn retire<T: Tables>(tables: &T, previous: u16, current: u16) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

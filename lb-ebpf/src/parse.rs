@@ -335,3 +335,6 @@ impl<A: Family> Headers<A> {
 pub fn is_balanced(protocol: Protocol) -> bool {
     protocol == Protocol::TCP || protocol == Protocol::UDP
 }
+
+#[cfg(test)]
+mod tests;

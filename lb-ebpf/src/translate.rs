@@ -115,3 +115,6 @@ fn write_port<const N: usize>(header: &mut [u8; N], side: Side, port: Be16) {
     };
     [header[at], header[at + 1]] = port.to_wire();
 }
+
+#[cfg(test)]
+mod tests;
