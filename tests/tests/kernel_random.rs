@@ -73,7 +73,7 @@ fn kernel_and_host_agree_on_every_frame_and_meet_every_reason() {
         }
         let mut frame = any_frame(&mut random).bytes();
         // Some rounds of valid frames alone, in which flows live long enough to fill their buckets.
-        if number / ROUND % 2 == 0 && random.once_in(2) {
+        if (number / ROUND).is_multiple_of(2) && random.once_in(2) {
             mutate(&mut random, &mut frame);
         }
         if LENGTHS.contains(&frame.len()) {
