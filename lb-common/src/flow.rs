@@ -214,7 +214,8 @@ pub trait Key: Copy + PartialEq + core::fmt::Debug {
     /// How the table stores it.
     type Stored: core::fmt::Debug;
 
-    /// Which bucket: the low bits of a keyed hash.
+    /// Which bucket: the low bits of a keyed hash of the client alone. The service is left out, so that the bucket is on
+    /// its way from memory while the packet's service is still being looked up.
     fn hash(self, key: u64) -> u64;
     /// Whether the stored key is this one.
     fn is(self, stored: &Self::Stored) -> bool;
@@ -223,6 +224,9 @@ pub trait Key: Copy + PartialEq + core::fmt::Debug {
     /// Reads the key back: client address, client port, service.
     fn read(stored: &Self::Stored) -> (Address, Be16, u16);
 }
+
+/// The service's bits in a key's last word.
+const SERVICE: u64 = 0xffff;
 
 /// Key of an IPv4 flow: address, port and service in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,7 +245,7 @@ impl Key for Key4 {
 
     #[inline(always)]
     fn hash(self, key: u64) -> u64 {
-        mix(self.0, key)
+        mix(self.0 & !SERVICE, key)
     }
 
     #[inline(always)]
@@ -277,7 +281,7 @@ impl Key for Key6 {
 
     #[inline(always)]
     fn hash(self, key: u64) -> u64 {
-        mix3(self.0, key)
+        mix3([self.0[0], self.0[1], self.0[2] & !SERVICE], key)
     }
 
     #[inline(always)]
@@ -383,6 +387,18 @@ mod tests {
         for (number, state) in State::ALL.into_iter().enumerate() {
             assert_eq!(Data((number as u64) << STATE_SHIFT).state(), state);
         }
+    }
+
+    #[test]
+    fn a_clients_flows_share_a_bucket_and_nothing_else() {
+        let client = Be32::from_wire([10, 9, 8, 7]);
+        let [web, dns] = [1, 2].map(|service| Key4::new(client, Be16::new(40_000), service));
+        assert_eq!(web.hash(7), dns.hash(7));
+        assert_ne!(web, dns);
+        let client = Address::from_v4(client);
+        let [web, dns] = [1, 2].map(|service| Key6::new(&client, Be16::new(40_000), service));
+        assert_eq!(web.hash(7), dns.hash(7));
+        assert_ne!(web, dns);
     }
 
     #[test]
