@@ -4,7 +4,7 @@ use crate::abi::row;
 use crate::atomic::Word;
 
 /// The settings row.
-#[repr(C)]
+#[repr(C, align(64))]
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// [`crate::ABI_VERSION`] of whoever made the maps.
@@ -29,8 +29,18 @@ pub struct Settings {
     pub directory_keys: [Word; 2],
     /// Which directory half is read: 0 or 1.
     pub directory_half: Word,
+    /// [`REDIRECT_BACK`], set anew whenever the program is attached.
+    pub flags: Word,
+    /// Zero.
+    pub reserved: [u64; 7],
 }
-row!(Settings, 64, { u32, u32, u32, u32, u32, u32, u32, u32, u64, [Word; 2], Word });
+row!(Settings, 128, { u32, u32, u32, u32, u32, u32, u32, u32, u64, [Word; 2], Word, Word, [u64; 7] });
+
+/// Flag: a frame that leaves by the interface it came in by is redirected there instead of returned with `XDP_TX`.
+///
+/// For veth. Its `XDP_TX` leaves frames in the peer's ring unless the *peer* runs an XDP program (`veth_xdp_flush`,
+/// Linux 6.18), though they got there by the peer's NAPI alone; a redirect wakes the peer either way.
+pub const REDIRECT_BACK: u64 = 1;
 
 impl Settings {
     /// The time in ticks, from jiffies.

@@ -10,10 +10,11 @@ pub(super) const PROGRAM: &str = "clock";
 
 /// `CONFIG_HZ` as architectures offer it.
 const USUAL: [u32; 4] = [100, 250, 300, 1000];
-/// How long the clock is watched: 20 jiffies at 100 Hz, so that one more or less is within [`TOLERANCE`] of the usual.
+/// How long the clock is watched.
 const WATCHED: Duration = Duration::from_millis(200);
-/// Relative distance within which a measured rate is taken for a usual one.
-const TOLERANCE: f64 = 0.05;
+/// Relative distance within which a measured rate is taken for a usual one. Wide, for a busy machine reads the clock
+/// late; no two usual rates are nearer to each other than 250 and 300.
+const TOLERANCE: f64 = 0.09;
 
 /// Reads the clock.
 pub(super) fn jiffies(program: &Xdp) -> anyhow::Result<u64> {
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn rates_snap_to_the_usual_ones() {
         let snapped: Vec<_> =
-            [98.0, 249.1, 262.0, 301.0, 999.0, 24.0].map(|rate| nearest(rate).unwrap()).into();
+            [98.0, 249.1, 263.4, 301.0, 999.0, 24.0].map(|rate| nearest(rate).unwrap()).into();
         assert_eq!(snapped, [100, 250, 250, 300, 1000, 24]);
         assert!(nearest(0.0).is_err());
         assert!(nearest(f64::NAN).is_err());

@@ -2,6 +2,7 @@
 
 use anyhow::{anyhow, ensure};
 use aya::programs::Xdp;
+use lb_common::settings::REDIRECT_BACK;
 use tracing::info;
 
 use super::arrays::Sizes;
@@ -9,7 +10,7 @@ use super::attach::attach;
 use super::load::{ENTRY, Loaded};
 use super::netlink::{Interface, Netlink};
 use super::pins::{PinDir, unpin};
-use super::{InterfaceStatus, clock, generation};
+use super::{InterfaceStatus, clock, ethtool, generation};
 use crate::config::Config;
 
 /// The configured interfaces, each once, and all that there are.
@@ -48,6 +49,13 @@ pub(super) fn sizes(config: &Config) -> anyhow::Result<Sizes> {
     })
 }
 
+/// How the program treats these interfaces. For all of them where one needs it: a redirect is right on any.
+fn flags(configured: &[Interface]) -> u64 {
+    let is_veth =
+        |interface: &Interface| ethtool::driver(&interface.name).is_ok_and(|driver| driver == "veth");
+    if configured.iter().any(is_veth) { REDIRECT_BACK } else { 0 }
+}
+
 /// Puts a new generation of the program in place, on all interfaces, then lets the one before go.
 pub(super) fn bring_up(
     loaded: &mut Loaded,
@@ -58,6 +66,7 @@ pub(super) fn bring_up(
     let (generation, directory) = pins.next_generation()?;
     generation::fill_stages(loaded, &directory)?;
     loaded.xdp(clock::PROGRAM)?;
+    loaded.arrays.settings().flags.store(flags(configured));
     let program: &mut Xdp = loaded.xdp(ENTRY)?;
     let attached = configured
         .iter()

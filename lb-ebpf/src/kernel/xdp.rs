@@ -5,6 +5,7 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use lb_common::reason::Reason;
+use lb_common::settings::REDIRECT_BACK;
 use lb_ebpf::frame::Frame;
 use lb_ebpf::pipeline;
 use lb_ebpf::tables::Tables;
@@ -52,11 +53,9 @@ fn conclude(ctx: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict) -> u3
     let (reason, action) = match verdict {
         Verdict::Pass(reason) => (reason, XDP_PASS),
         Verdict::Drop(reason) => (reason, XDP_DROP),
-        Verdict::Transmit(reason) => (reason, XDP_TX),
-        Verdict::Redirect(reason, ifindex) => {
-            // SAFETY: no pointers. What becomes of the frame after that is counted by the tracepoint programs.
-            (reason, unsafe { bpf_redirect(ifindex, 0) } as u32)
-        }
+        Verdict::Transmit(reason) if tables.settings().flags.load() & REDIRECT_BACK == 0 => (reason, XDP_TX),
+        Verdict::Transmit(reason) => (reason, redirect(ctx.ingress_ifindex() as u32)),
+        Verdict::Redirect(reason, ifindex) => (reason, redirect(ifindex)),
         Verdict::Defer(stage) => {
             tail_call(ctx, stage);
             (Reason::DropInternal, XDP_DROP)
@@ -66,6 +65,13 @@ fn conclude(ctx: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict) -> u3
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(ctx, "ifindex={} reason={} action={}", ctx.ingress_ifindex(), reason as u8, action);
     action
+}
+
+/// What becomes of the frame after this is counted by the tracepoint programs.
+#[inline(always)]
+fn redirect(ifindex: u32) -> u32 {
+    // SAFETY: no pointers.
+    unsafe { bpf_redirect(ifindex, 0) as u32 }
 }
 
 /// Comes back only where the stage is not there. With a constant index the JIT makes it a direct jump.
