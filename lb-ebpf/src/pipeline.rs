@@ -110,6 +110,10 @@ fn slow_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) 
             }
         },
     };
+    // Whatever its port: without the first, the later fragments of a datagram to the host itself would be taken for ours.
+    if ip.part == Part::First && classify::is_vip::<A, T>(tables, ip.destination) {
+        remember_first_fragment(tables, &packet);
+    }
     steer::<A, F, T>(frame, tables, &packet)
 }
 
@@ -135,11 +139,12 @@ fn steer<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Pack
     if let Some(service) =
         classify::service::<A, T>(tables, ip.destination, packet.destination_port, ip.protocol)
     {
-        remember_first_fragment(tables, packet);
         return request::forward(frame, tables, settings, packet, &service);
     }
     if let Some(backend) = classify::endpoint::<A, T>(tables, ip.source, packet.source_port, ip.protocol) {
-        remember_first_fragment(tables, packet);
+        if ip.part == Part::First {
+            remember_first_fragment(tables, packet);
+        }
         return reply::forward(frame, tables, settings, packet, backend);
     }
     Err(Verdict::Pass(Reason::PassNotOurs))
@@ -147,10 +152,8 @@ fn steer<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Pack
 
 #[inline(always)]
 fn remember_first_fragment<A: Plain, T: Tables>(tables: &T, packet: &Packet<A>) {
-    if packet.ip.part == Part::First {
-        let ports = Ports { source: packet.source_port, destination: packet.destination_port };
-        tables.remember_fragment(&packet.ip.fragment_key(), ports);
-    }
+    let ports = Ports { source: packet.source_port, destination: packet.destination_port };
+    tables.remember_fragment(&packet.ip.fragment_key(), ports);
 }
 
 /// ICMP: echo to a virtual address, errors about our packets.

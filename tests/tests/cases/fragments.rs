@@ -77,6 +77,18 @@ fn fragments_of_other_traffic_pass() {
 }
 
 #[test]
+fn fragments_to_a_vip_s_port_without_a_service_pass_all() {
+    for hosts in FAMILIES {
+        let mut lb = balancer!(Lab::web(hosts));
+        for part in PARTS {
+            let to_the_host = hosts.to_vip().udp(5000, 53).payload(long());
+            let run = lb.receive(&to_the_host.fragment(7, part));
+            run.assert_untouched().assert_counted(Reason::PassNotOurs, []);
+        }
+    }
+}
+
+#[test]
 fn fragments_of_tcp_keep_to_their_flow() {
     for hosts in FAMILIES {
         let mut lb = balancer!(Lab::web(hosts));
