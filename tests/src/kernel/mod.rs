@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{HashMap, Map, MapData, ProgramArray};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{Program, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::flow::{FragmentKey, Ports};
 use lb_common::maps;
@@ -153,6 +153,27 @@ impl Kernel {
         out.truncate(length);
         Ok((result.return_value, out))
     }
+}
+
+/// Loads every program of an object into the kernel, as the agent does; their names.
+///
+/// # Errors
+/// Which program the verifier refuses, and its log.
+pub fn load_all(object: &str) -> Result<Vec<String>> {
+    let bytes = std::fs::read(objects().join(object)).with_context(|| object.to_owned())?;
+    let mut object = EbpfLoader::new().load(&bytes).context("loading the maps")?;
+    let mut names = Vec::new();
+    for (name, program) in object.programs_mut() {
+        let refused = || format!("loading program {name}");
+        match program {
+            Program::Xdp(program) => program.load().with_context(refused)?,
+            Program::TracePoint(program) => program.load().with_context(refused)?,
+            _ => bail!("program {name} is of a kind that nobody expects"),
+        }
+        names.push(name.to_owned());
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
