@@ -81,7 +81,6 @@ pub fn insert<'a, K: Key>(
 ) -> Insertion<'a, K> {
     let flags = &bucket.ways[0].data;
     if !lock(bucket) {
-        flags.set_bits(SPILL);
         return Insertion::Refused;
     }
     let outcome = match look_up(bucket, key) {
