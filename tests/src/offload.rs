@@ -42,6 +42,17 @@ pub fn behave_like_a_wire(namespace: &Namespace, interface: &str) -> Result<()> 
         .with_context(|| format!("cannot set the offloads of {interface} in namespace {}", namespace.name()))
 }
 
+/// Turns GRO of one end of a veth pair off. Without an XDP program there either, the end has no NAPI, and the kernel takes
+/// no XDP frame for it.
+///
+/// # Errors
+/// When there is no such interface.
+pub fn turn_gro_off(namespace: &Namespace, interface: &str) -> Result<()> {
+    namespace
+        .run(|| set(interface, ETHTOOL_SGRO, 0))
+        .with_context(|| format!("cannot turn GRO of {interface} off in namespace {}", namespace.name()))
+}
+
 fn set(interface: &str, command: u32, value: u32) -> Result<()> {
     let name = CString::new(interface)?;
     anyhow::ensure!(name.as_bytes().len() < libc::IFNAMSIZ, "the interface name {interface} is too long");

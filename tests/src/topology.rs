@@ -17,6 +17,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
@@ -180,6 +181,39 @@ impl Topology {
         self.switch.ip(&format!("link set {} up", backend.name))
     }
 
+    /// Takes from the wire ends that face the balancer what makes the kernel accept XDP frames for them: a NIC whose
+    /// driver does not transmit for XDP. What the kernel itself sends still passes.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn refuse_xdp_frames(&mut self) -> Result<()> {
+        // A veth end with a program keeps its GRO.
+        self.links.clear();
+        for (namespace, interface) in self.facing_ends() {
+            offload::turn_gro_off(namespace, interface)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the wire towards the backends carry less than the balancer's interface is told: frames above that are lost
+    /// behind the verdict.
+    ///
+    /// # Errors
+    /// In a lab with a narrow path, or when the kernel refuses.
+    pub fn narrow_facing_end(&self, mtu: u16) -> Result<()> {
+        ensure!(self.routers.is_empty(), "the path is narrow already");
+        self.switch.ip(&format!("link set balancer mtu {mtu}"))
+    }
+
+    /// The other ends of the balancer's wires, client side first.
+    fn facing_ends(&self) -> Vec<(&Namespace, &'static str)> {
+        match (self.shape, self.routers.first()) {
+            (Shape::OneArmed, _) => vec![(&self.switch, "balancer")],
+            (_, Some(near)) => vec![(&self.client, "eth0"), (near, "front")],
+            (_, None) => vec![(&self.client, "eth0"), (&self.switch, "balancer")],
+        }
+    }
+
     /// Every end host (those whose stacks send and receive the balanced traffic), by name.
     pub fn end_hosts(&self) -> impl Iterator<Item = (&str, &Namespace)> {
         let backends = self.backends.iter().map(|host| (host.name.as_str(), &host.namespace));
@@ -203,15 +237,11 @@ impl Topology {
                 self.connect_routers(mtu)?;
             }
         }
-        self.links = match (self.shape, &self.routers[..]) {
-            (Shape::OneArmed, _) => vec![xdp_pass::attach(&self.switch, "balancer")?],
-            (_, [near, ..]) => {
-                vec![xdp_pass::attach(&self.client, "eth0")?, xdp_pass::attach(near, "front")?]
-            }
-            (_, []) => {
-                vec![xdp_pass::attach(&self.client, "eth0")?, xdp_pass::attach(&self.switch, "balancer")?]
-            }
-        };
+        self.links = self
+            .facing_ends()
+            .into_iter()
+            .map(|(namespace, interface)| xdp_pass::attach(namespace, interface))
+            .collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -290,7 +320,13 @@ impl Host {
 
 /// Makes a veth pair between two namespaces with both ends up and behaving like wires.
 fn cable(left: (&Namespace, &str), right: (&Namespace, &str)) -> Result<()> {
-    left.0.ip(&format!("link add {} type veth peer name {} netns {}", left.1, right.1, right.0.name()))?;
+    let [one, other] = [unique_index(), unique_index()];
+    left.0.ip(&format!(
+        "link add {} index {one} type veth peer name {} index {other} netns {}",
+        left.1,
+        right.1,
+        right.0.name()
+    ))?;
     for (namespace, interface) in [left, right] {
         offload::behave_like_a_wire(namespace, interface)?;
     }
@@ -300,6 +336,14 @@ fn cable(left: (&Namespace, &str), right: (&Namespace, &str)) -> Result<()> {
         namespace.ip(&format!("link set {interface} up"))?;
     }
     Ok(())
+}
+
+/// An interface index that no other lab on this machine has: the XDP tracepoints tell interfaces by their index alone,
+/// whichever namespace they are in.
+fn unique_index() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Process identifiers have 22 bits at most, indices 31.
+    std::process::id() << 9 | NEXT.fetch_add(1, Ordering::Relaxed) & 0x1ff
 }
 
 fn front_addresses(interface: &str) -> String {

@@ -46,6 +46,22 @@ impl UdpClient {
         self.socket.local_addr()
     }
 
+    /// The service's endpoint.
+    ///
+    /// # Errors
+    /// As getpeername(2).
+    pub fn target(&self) -> io::Result<SocketAddr> {
+        self.socket.peer_addr()
+    }
+
+    /// Sends a datagram, and does not wait for an answer.
+    ///
+    /// # Errors
+    /// As send(2).
+    pub fn send(&self, payload: &[u8]) -> io::Result<()> {
+        self.socket.send(payload).map(drop)
+    }
+
     /// Sends a datagram that may pass so many hops, and does not wait for an answer.
     ///
     /// # Errors
@@ -55,7 +71,7 @@ impl UdpClient {
             SocketAddr::V4(_) => self.socket.set_ttl(hops.into())?,
             SocketAddr::V6(_) => sockopt::set_ipv6_unicast_hops(&self.socket, Some(hops))?,
         }
-        self.socket.send(payload).map(drop)
+        self.send(payload)
     }
 
     /// Sends a datagram of `length` bytes and waits for its answer; returns the backend's name.

@@ -1,4 +1,4 @@
-//! The smallest XDP program there is, for veth ends that face the balancer.
+//! The smallest XDP program there is: it returns one action. `XDP_PASS` is for veth ends that face the balancer.
 //!
 //! A veth end *queues* what its peer's XDP program sends back by `XDP_TX`, but its NAPI is woken for that only if it has
 //! an XDP program itself (`veth_xdp_flush`, Linux 4.19 to 6.18 at least); with GRO alone the frame waits until something
@@ -30,11 +30,13 @@ struct Instruction {
     immediate: i32,
 }
 
-/// `r0 = XDP_PASS; exit`.
-const PROGRAM: [Instruction; 2] = [
-    Instruction { code: 0xb7, registers: 0, offset: 0, immediate: XDP_PASS },
-    Instruction { code: 0x95, registers: 0, offset: 0, immediate: 0 },
-];
+/// `r0 = action; exit`.
+const fn program(action: i32) -> [Instruction; 2] {
+    [
+        Instruction { code: 0xb7, registers: 0, offset: 0, immediate: action },
+        Instruction { code: 0x95, registers: 0, offset: 0, immediate: 0 },
+    ]
+}
 
 /// The part of `union bpf_attr` that `BPF_PROG_LOAD` needs; the kernel takes the rest as zero.
 #[repr(C)]
@@ -54,27 +56,35 @@ struct LinkAttributes {
     flags: u32,
 }
 
-/// Attaches the program in native mode; it stays until the returned link is dropped.
+/// Attaches a program that passes everything, in native mode; it stays until the returned link is dropped.
 ///
 /// # Errors
 /// Without CAP_NET_ADMIN and CAP_BPF, or when there is a program already.
 pub fn attach(namespace: &Namespace, interface: &str) -> Result<OwnedFd> {
+    attach_returning(XDP_PASS, namespace, interface)
+}
+
+/// As [`attach`], a program that returns this action for every frame; it need not be one that XDP has.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_returning(action: i32, namespace: &Namespace, interface: &str) -> Result<OwnedFd> {
     namespace
         .run(|| {
             let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
             let index = netdevice::name_to_index(&any, interface)?;
-            link(&load()?, index)
+            link(&load(&program(action))?, index)
         })
         .with_context(|| format!("cannot attach XDP to {interface} in namespace {}", namespace.name()))
 }
 
-fn load() -> io::Result<OwnedFd> {
+fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
     bpf(
         BPF_PROG_LOAD,
         &LoadAttributes {
             program_type: BPF_PROG_TYPE_XDP,
-            instruction_count: PROGRAM.len() as u32,
-            instructions: PROGRAM.as_ptr() as u64,
+            instruction_count: program.len() as u32,
+            instructions: program.as_ptr() as u64,
             license: c"Dual MIT/GPL".as_ptr() as u64,
         },
     )
@@ -91,7 +101,7 @@ fn link(program: &OwnedFd, interface: u32) -> io::Result<OwnedFd> {
 /// bpf(2) with a command that returns a descriptor.
 fn bpf<A>(command: c_long, attributes: &A) -> io::Result<OwnedFd> {
     // SAFETY: both attribute structs are the beginning of `union bpf_attr` for their command, and the size says how
-    // much of it there is; the instructions and the licence that they point to are constants.
+    // much of it there is; the instructions and the licence that they point to outlive the call.
     let descriptor =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<A>()) };
     match i32::try_from(descriptor) {

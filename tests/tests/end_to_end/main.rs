@@ -6,12 +6,15 @@
 //! | `volume` | do ten thousand connections and a gigabyte arrive whole? |
 //! | `packets` | path MTU, ping, fragments, time-to-live, no backend |
 //! | `changes` | does a change of backends, weights or strategy disturb traffic? |
+//! | `events` | is what goes wrong after the verdict counted? |
 //! | `health` | is a dead backend taken out, and taken in again? |
 //! | `restarts` | does traffic outlive the agent, and does `detach` leave nothing? |
 //! | `vips` | does the agent own the addresses that it added, and no others? |
 
 #[cfg(test)]
 mod changes;
+#[cfg(test)]
+mod events;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
