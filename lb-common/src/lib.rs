@@ -27,6 +27,7 @@ pub mod checksum;
 pub mod counters;
 pub mod directory;
 pub mod flow;
+pub mod fragment;
 pub mod hash;
 pub mod link;
 pub mod maps;

@@ -25,7 +25,7 @@ pub const OUTCOMES: &str = "OUTCOMES";
 pub const TRAFFIC: &str = "TRAFFIC";
 /// [`crate::counters::IcmpBudget`], a row for each CPU.
 pub const ICMP_BUDGET: &str = "ICMP_BUDGET";
-/// Ports by [`crate::flow::FragmentKey`]: a kernel LRU hash, off the common path.
+/// Ports by [`crate::fragment::FragmentKey`]: a kernel LRU hash, off the common path.
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// [`crate::link::Link`]s by interface index.
 pub const LINKS: &str = "LINKS";

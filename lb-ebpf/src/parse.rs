@@ -5,7 +5,7 @@
 //! [`Plain::headers`] takes everything and says what is wrong with the rest.
 
 use lb_common::address::{Address, Be16, Be32, Protocol};
-use lb_common::flow::{FragmentKey, Ports};
+use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::reason::Reason;
 
 use crate::family::{Family, Ipv4, Ipv6};

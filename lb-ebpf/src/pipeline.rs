@@ -7,7 +7,7 @@
 //!     balance_reject  answers of our own, from the frame as it came in
 //! ```
 
-use lb_common::flow::Ports;
+use lb_common::fragment::Ports;
 use lb_common::reason::Reason;
 
 use crate::family::{Family, Ipv4, Ipv6};

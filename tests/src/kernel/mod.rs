@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{HashMap, Map, MapData, ProgramArray};
 use aya::programs::{Program, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::flow::{FragmentKey, Ports};
+use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::maps;
 use lb_ebpf::verdict::Stage;
 

@@ -1,0 +1,147 @@
+//! The data word: one entry of the flow table, but for its key.
+
+use super::State;
+
+const NEXT_HOP_SHIFT: u32 = 16;
+const STATE_SHIFT: u32 = 28;
+const GENERATION_SHIFT: u32 = 32;
+const STAMP_SHIFT: u32 = 40;
+const STAMP_BITS: u32 = 22;
+const STAMP_MASK: u64 = (1 << STAMP_BITS) - 1;
+const ANSWERED_TIME_BITS: u32 = 6;
+const ANSWERED_TIME_MASK: u64 = (1 << ANSWERED_TIME_BITS) - 1;
+
+/// The bucket is being inserted into (way 0's word).
+pub const LOCK: u64 = 1 << 63;
+/// Flows of this bucket may also be elsewhere (way 0's word). Reserved: no spill is built yet.
+pub const SPILL: u64 = 1 << 62;
+const FLAGS: u64 = LOCK | SPILL;
+
+/// An entry's data word, taken apart by accessors.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Data(pub u64);
+
+impl Data {
+    /// A new entry's word, following `previous` in the same way: the next generation, the bucket's flags kept.
+    #[inline(always)]
+    pub const fn succeeding(previous: Data, state: State, backend: u16, now: u64) -> Self {
+        let generation = (previous.generation() as u64 + 1) & 0xff;
+        Self(
+            previous.0 & FLAGS
+                | generation << GENERATION_SHIFT
+                | (state.0 as u64) << STATE_SHIFT
+                | backend as u64,
+        )
+        .stamped(now)
+    }
+
+    /// The backend's identifier.
+    #[inline(always)]
+    pub const fn backend(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// The client's next hop, an index into the next-hop table; 0 while unknown.
+    #[inline(always)]
+    pub const fn next_hop(self) -> u16 {
+        (self.0 >> NEXT_HOP_SHIFT) as u16 & 0xfff
+    }
+
+    /// The state.
+    #[inline(always)]
+    pub const fn state(self) -> State {
+        State((self.0 >> STATE_SHIFT) as u8 & 0xf)
+    }
+
+    /// Counts the flows that have had this way, modulo 256.
+    #[inline(always)]
+    pub const fn generation(self) -> u8 {
+        (self.0 >> GENERATION_SHIFT) as u8
+    }
+
+    /// The same entry in another state.
+    #[inline(always)]
+    pub const fn in_state(self, state: State) -> Self {
+        Self(self.0 & !(0xf << STATE_SHIFT) | (state.0 as u64) << STATE_SHIFT)
+    }
+
+    /// The same entry by another next hop.
+    #[inline(always)]
+    pub const fn by_next_hop(self, next_hop: u16) -> Self {
+        Self(self.0 & !(0xfff << NEXT_HOP_SHIFT) | ((next_hop & 0xfff) as u64) << NEXT_HOP_SHIFT)
+    }
+
+    /// The same entry, last seen at `now`, in ticks of about a second ([`crate::settings::Settings::tick`]).
+    #[inline(always)]
+    pub const fn stamped(self, now: u64) -> Self {
+        Self(self.0 & !(STAMP_MASK << STAMP_SHIFT) | (now & STAMP_MASK) << STAMP_SHIFT)
+    }
+
+    /// The same entry, answered: the client's ACK must carry `acknowledgement` in its lower 16 bits.
+    #[inline(always)]
+    pub const fn answered(self, acknowledgement: u16, now: u64) -> Self {
+        let stamp = (acknowledgement as u64) << ANSWERED_TIME_BITS | now & ANSWERED_TIME_MASK;
+        self.in_state(State::ANSWERED).stamped(stamp)
+    }
+
+    /// What [`answered`](Self::answered) kept of the expected acknowledgement.
+    #[inline(always)]
+    pub const fn expected_acknowledgement(self) -> u16 {
+        (self.0 >> (STAMP_SHIFT + ANSWERED_TIME_BITS)) as u16
+    }
+
+    /// Ticks since the last packet. Wraps at 48 days, and at 64 ticks while answered: far beyond each timeout.
+    #[inline(always)]
+    pub const fn age(self, now: u64) -> u64 {
+        let mask = if self.state().is(State::ANSWERED) { ANSWERED_TIME_MASK } else { STAMP_MASK };
+        now.wrapping_sub(self.0 >> STAMP_SHIFT) & mask
+    }
+
+    /// The word without the bucket's flags, for comparing entries.
+    #[inline(always)]
+    pub const fn without_flags(self) -> u64 {
+        self.0 & !FLAGS
+    }
+
+    /// Freed: generation and flags stay.
+    #[inline(always)]
+    pub const fn freed(self) -> Self {
+        Self(self.0 & (FLAGS | 0xff << GENERATION_SHIFT))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_word_keeps_its_parts_apart() {
+        let first = Data::succeeding(Data(LOCK), State::HALF_OPEN, 0xffff, 0x3f_ffff);
+        assert_eq!((first.backend(), first.state(), first.generation()), (0xffff, State::HALF_OPEN, 1));
+        assert_eq!(first.0 & LOCK, LOCK);
+        let answered = first.by_next_hop(0xabc).answered(0xbeef, 70);
+        assert_eq!(answered.expected_acknowledgement(), 0xbeef);
+        assert_eq!((answered.next_hop(), answered.backend(), answered.generation()), (0xabc, 0xffff, 1));
+        assert_eq!(answered.age(73), 3);
+        let freed = answered.freed();
+        assert_eq!((freed.state(), freed.generation(), freed.backend()), (State::FREE, 1, 0));
+        assert_eq!(freed.0 & LOCK, LOCK);
+    }
+
+    #[test]
+    fn generations_wrap_without_touching_their_neighbours() {
+        let mut data = Data(0);
+        for expected in 1..=300u32 {
+            data = Data::succeeding(data, State::DATAGRAM, 7, 5);
+            assert_eq!((u32::from(data.generation()), data.backend(), data.age(5)), (expected & 0xff, 7, 0));
+        }
+    }
+
+    #[test]
+    fn states_are_their_numbers() {
+        for (number, state) in State::ALL.into_iter().enumerate() {
+            assert_eq!(Data((number as u64) << STATE_SHIFT).state(), state);
+        }
+    }
+}
