@@ -57,6 +57,12 @@ impl Word {
         self.0.fetch_and(mask, Ordering::SeqCst)
     }
 
+    /// Adds, whoever else does, and wraps; returns the word as it was.
+    #[inline(always)]
+    pub fn add(&self, amount: u64) -> u64 {
+        self.0.fetch_add(amount, Ordering::SeqCst)
+    }
+
     /// Adds to a word that has one writer: a counter in its CPU's own row. Not a read-modify-write for others.
     #[inline(always)]
     pub fn count(&self, amount: u64) {
@@ -109,6 +115,14 @@ impl Word {
         use core::intrinsics::{AtomicOrdering, atomic_and};
         // SAFETY: as in `load`.
         unsafe { atomic_and::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.get(), mask) }
+    }
+
+    /// Adds, whoever else does, and wraps; returns the word as it was.
+    #[inline(always)]
+    pub fn add(&self, amount: u64) -> u64 {
+        use core::intrinsics::{AtomicOrdering, atomic_xadd};
+        // SAFETY: as in `load`.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.get(), amount) }
     }
 
     /// Adds to a word that has one writer: a counter in its CPU's own row. Not a read-modify-write for others.

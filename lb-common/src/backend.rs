@@ -29,13 +29,54 @@ pub struct Backend {
     pub protocol: Protocol,
     /// Zero.
     pub reserved: [u8; 5],
-    /// Bit 0: whether flows that name this row stay on it; bits 16-31: the next row of the same endpoint in
-    /// another service, 0 at the end. Written by the agent; see [`state`](Self::state) and [`IN_USE`].
+    /// What it is used for: see [`Standing`] and [`IN_USE`]. Written by the agent.
     pub state: Word,
     /// Next hop towards the backend: an index into the next-hop table, 0 while unknown. Written by the data plane.
     pub next_hop: Word,
 }
 row!(Backend, 64, { Address, Address, Be16, Be16, u16, Delta, Delta, Protocol, [u8; 5], Word, Word });
+
+/// A backend row's state word, taken apart.
+///
+/// ```text
+///  63     48 47           32 31           16 15      2 1      0
+/// +---------+---------------+---------------+---------+------+---------+
+/// | 0       | weight        | sibling       | 0       |in use| serving |
+/// +---------+---------------+---------------+---------+------+---------+
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether flows that name the row stay on it.
+    pub serving: bool,
+    /// The next row of the same endpoint in another service; 0 ends the chain.
+    pub sibling: u16,
+    /// Share of new flows relative to the service's other rows; 0 takes none.
+    pub weight: u16,
+}
+
+impl Standing {
+    /// As the word has it; [`IN_USE`] is clear.
+    pub const fn to_word(self) -> u64 {
+        (self.weight as u64) << 32 | (self.sibling as u64) << 16 | self.serving as u64
+    }
+
+    /// As the word says it.
+    pub const fn from_word(word: u64) -> Self {
+        Self { serving: word & 1 == 1, sibling: (word >> 16) as u16, weight: (word >> 32) as u16 }
+    }
+}
+
+/// What the data plane keeps for a backend, shared by all CPUs.
+#[repr(C, align(64))]
+#[derive(Clone, Debug, Default)]
+pub struct Load {
+    /// Flows that it has or is about to have: entries of the flow table in a state that
+    /// [counts](crate::flow::State::is_load).
+    pub active: Word,
+    /// Zero.
+    pub reserved: [u64; 7],
+}
+row!(Load, 64, { Word, [u64; 7] });
 
 /// Rows of one endpoint at most: the bound of the data plane's walk along the chain.
 pub const MAX_SIBLINGS: usize = 8;
@@ -57,14 +98,9 @@ impl Backend {
             address_delta,
             endpoint_delta: address_delta.and(Delta::port(vip.1, endpoint.1)),
             protocol,
-            state: Word::from(Self::state(true, 0)),
+            state: Word::from(Standing { serving: true, sibling: 0, weight: 1 }.to_word()),
             ..Self::default()
         }
-    }
-
-    /// The word that says whether flows stay, and which row of the same endpoint comes next.
-    pub const fn state(serving: bool, sibling: u16) -> u64 {
-        (sibling as u64) << 16 | serving as u64
     }
 
     /// Whether flows that name this row stay on it. False for a row out of use and for a dead backend.
@@ -73,9 +109,29 @@ impl Backend {
         self.state.load() & 1 == 1
     }
 
+    /// Share of new flows relative to the service's other backends. 0 takes none: draining, unfit or out of use.
+    #[inline(always)]
+    pub fn weight(&self) -> u64 {
+        self.state.load() >> 32 & 0xffff
+    }
+
     /// The next row of the same endpoint; 0 ends the chain.
     #[inline(always)]
     pub fn sibling(&self) -> u16 {
         (self.state.load() >> 16) as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_word_keeps_its_parts_apart() {
+        let standing = Standing { serving: true, sibling: 0xfffe, weight: 0xfffd };
+        assert_eq!(Standing::from_word(standing.to_word()), standing);
+        assert_eq!(standing.to_word() & IN_USE, 0);
+        let row = Backend { state: (standing.to_word() | IN_USE).into(), ..Backend::default() };
+        assert_eq!((row.is_serving(), row.sibling(), row.weight()), (true, 0xfffe, 0xfffd));
     }
 }

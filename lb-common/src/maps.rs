@@ -11,6 +11,10 @@ pub const DIRECTORY: &str = "DIRECTORY";
 pub const SERVICES: &str = "SERVICES";
 /// [`crate::backend::Backend`]s by identifier; 0 is nobody.
 pub const BACKENDS: &str = "BACKENDS";
+/// [`crate::service::ServiceState`]s by service.
+pub const SERVICE_STATES: &str = "SERVICE_STATES";
+/// [`crate::backend::Load`]s by backend.
+pub const LOADS: &str = "LOADS";
 /// [`crate::slot::SlotLine`]s: every service's table.
 pub const SLOTS: &str = "SLOTS";
 /// [`crate::flow::Bucket4`]s.
@@ -41,11 +45,13 @@ pub const WATCHED_CAPACITY: u32 = 256;
 pub const WATCHED_INTERFACE: u64 = 1 << 32;
 
 /// Maps that outlive a program: pinned by name. [`STAGES`] and [`WATCHED`] are not among them.
-pub const PINNED: [&str; 13] = [
+pub const PINNED: [&str; 15] = [
     SETTINGS,
     DIRECTORY,
     SERVICES,
     BACKENDS,
+    SERVICE_STATES,
+    LOADS,
     SLOTS,
     FLOWS4,
     FLOWS6,

@@ -4,7 +4,7 @@ use crate::abi::row;
 use crate::address::{Address, Be16, Protocol};
 use crate::atomic::Word;
 
-/// A service's row. Everything but the table word stays as it is for as long as the identifier is in use:
+/// A service's row. Everything but the table and the options stays as it is for as long as the identifier is in use:
 /// a changed address, port or protocol is another service.
 #[repr(C)]
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,8 @@ pub struct Service {
     pub table: Word,
     /// Keys the hash that picks a slot. A property of the service, not of the node: two nodes choose alike.
     pub seed: u64,
+    /// What else it does: see [`Options`]. One word, changed while packets read it.
+    pub options: Word,
     /// The virtual port.
     pub port: Be16,
     /// TCP or UDP.
@@ -22,16 +24,57 @@ pub struct Service {
     /// 1 while the row is in use.
     pub live: u8,
     /// Zero.
-    pub reserved: [u32; 7],
+    pub reserved: [u32; 5],
 }
-row!(Service, 64, { Address, Word, u64, Be16, Protocol, u8, [u32; 7] });
+row!(Service, 64, { Address, Word, u64, Word, Be16, Protocol, u8, [u32; 5] });
 
-/// How a packet is mapped to a slot.
+/// What the data plane keeps for a service, shared by all CPUs. In a line of its own: the row itself is only read.
+#[repr(C, align(64))]
+#[derive(Clone, Debug, Default)]
+pub struct ServiceState {
+    /// New flows that were spread in turn ([`Index::RoundRobin`]).
+    pub cursor: Word,
+    /// Zero.
+    pub reserved: [u64; 7],
+}
+row!(ServiceState, 64, { Word, [u64; 7] });
+
+/// A service's options word.
+///
+/// ```text
+///  63      40 39                16 15             0
+/// +----------+--------------------+----------------+
+/// | 0        | affinity (ticks)   | flags          |
+/// +----------+--------------------+----------------+
+/// ```
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options(pub u64);
+
+/// How a new flow is mapped to a slot.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Index {
     /// Keyed hash of the client's address and port.
     Flow = 0,
+    /// Keyed hash of the client's address: all flows of a client go to one backend.
+    Source = 1,
+    /// The next slot in turn.
+    RoundRobin = 2,
+    /// Any slot.
+    Random = 3,
+    /// Of two random slots of different backends, the one with fewer active flows per weight.
+    LeastConnections = 4,
+    /// Of two random slots of different backends, the one with less latency times active flows per weight.
+    LeastLatency = 5,
+}
+
+impl Index {
+    /// Whether the slot follows from the packet alone, so that a flow finds its backend again without being remembered.
+    #[inline(always)]
+    pub const fn is_hash(self) -> bool {
+        (self as u8) <= Self::Source as u8
+    }
 }
 
 /// What a new flow meets while no backend takes traffic.
@@ -83,6 +126,19 @@ impl Table {
         (self.0 >> 24) as u32 & 0xff_ffff
     }
 
+    /// How a new flow is mapped to a slot.
+    #[inline(always)]
+    pub const fn index(self) -> Index {
+        match self.0 >> 48 & 0xff {
+            0 => Index::Flow,
+            1 => Index::Source,
+            2 => Index::RoundRobin,
+            3 => Index::Random,
+            4 => Index::LeastConnections,
+            _ => Index::LeastLatency,
+        }
+    }
+
     /// What a new flow meets while there is no slot.
     #[inline(always)]
     pub const fn on_no_backend(self) -> OnNoBackend {
@@ -105,5 +161,16 @@ mod tests {
             (0xff_fffe, 65_537, OnNoBackend::Drop)
         );
         assert_eq!(Table::new(0, 0, Index::Flow, OnNoBackend::Reset).0, 0);
+        for index in [
+            Index::Flow,
+            Index::Source,
+            Index::RoundRobin,
+            Index::Random,
+            Index::LeastConnections,
+            Index::LeastLatency,
+        ] {
+            let table = Table::new(0xff_ffff, 0xff_ffff, index, OnNoBackend::Drop);
+            assert_eq!((table.index(), table.on_no_backend()), (index, OnNoBackend::Drop));
+        }
     }
 }

@@ -4,14 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use lb_common::address::Address;
-use lb_common::backend::Backend;
+use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory::{self, HALVES};
 use lb_common::flow::{Bucket4, Bucket6, Entry, Key};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::next_hop::{CAPACITY, NextHop};
 use lb_common::reason::{Event, Reason};
-use lb_common::service::Service;
+use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 
@@ -82,6 +82,10 @@ pub struct MemoryTables {
     pub services: Vec<Service>,
     /// By identifier.
     pub backends: Vec<Backend>,
+    /// By service.
+    pub service_states: Vec<ServiceState>,
+    /// By backend.
+    pub loads: Vec<Load>,
     /// The slot array.
     pub slots: Vec<SlotLine>,
     /// IPv4 flows.
@@ -140,6 +144,8 @@ impl MemoryTables {
             directory: rows(sizes.directory_buckets * HALVES),
             services: rows(sizes.services),
             backends: rows(sizes.backends),
+            service_states: rows(sizes.services),
+            loads: rows(sizes.backends),
             slots: rows(sizes.slot_lines),
             flows4: (0..sizes.flow_buckets).map(|_| Bucket4 { ways: empty_ways() }).collect(),
             flows6: (0..sizes.flow_buckets).map(|_| Bucket6 { ways: empty_ways() }).collect(),
@@ -196,6 +202,14 @@ impl Tables for MemoryTables {
 
     fn backend(&self, id: u16) -> Option<&Backend> {
         self.backends.get(usize::from(id))
+    }
+
+    fn service_state(&self, id: u16) -> Option<&ServiceState> {
+        self.service_states.get(usize::from(id))
+    }
+
+    fn load(&self, backend: u16) -> Option<&Load> {
+        self.loads.get(usize::from(backend))
     }
 
     fn slots(&self, line: u32) -> Option<&SlotLine> {

@@ -1,13 +1,13 @@
 //! What the pipeline reads and writes besides the frame: the maps, the clock, the kernel's routing table.
 
 use lb_common::Address;
-use lb_common::backend::Backend;
+use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::next_hop::{Hop, NextHop};
-use lb_common::service::Service;
+use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 
@@ -25,6 +25,10 @@ pub trait Tables {
     fn service(&self, id: u16) -> Option<&Service>;
     /// A backend by its identifier.
     fn backend(&self, id: u16) -> Option<&Backend>;
+    /// What is kept for a service.
+    fn service_state(&self, id: u16) -> Option<&ServiceState>;
+    /// What is kept for a backend.
+    fn load(&self, backend: u16) -> Option<&Load>;
     /// A line of the slot array.
     fn slots(&self, line: u32) -> Option<&SlotLine>;
     /// A bucket of IPv4 flows.

@@ -271,6 +271,8 @@ fn memory_rows(tables: &mut MemoryTables) -> Rows<'_> {
         directory: &mut tables.directory,
         services: &mut tables.services,
         backends: &mut tables.backends,
+        service_states: &mut tables.service_states,
+        loads: &mut tables.loads,
         slots: &mut tables.slots,
         flows4: &mut tables.flows4,
         flows6: &mut tables.flows6,

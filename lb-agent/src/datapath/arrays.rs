@@ -9,12 +9,12 @@ use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
 
-use lb_common::backend::Backend;
+use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory::{Bucket, HALVES};
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::next_hop::NextHop;
-use lb_common::service::Service;
+use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::{self, SlotLine};
 use lb_common::{ABI_VERSION, maps};
@@ -36,7 +36,21 @@ macro_rules! rows {
         )*
     };
 }
-rows!(Settings, Bucket, Service, Backend, SlotLine, Bucket4, Bucket6, NextHop, Outcomes, Traffic, IcmpBudget);
+rows!(
+    Settings,
+    Bucket,
+    Service,
+    Backend,
+    ServiceState,
+    Load,
+    SlotLine,
+    Bucket4,
+    Bucket6,
+    NextHop,
+    Outcomes,
+    Traffic,
+    IcmpBudget
+);
 
 /// The rows of one array.
 pub(crate) struct Rows<T: Row> {
@@ -143,12 +157,14 @@ impl Sizes {
     }
 
     /// The arrays by name, with the rows that each is created with.
-    pub(crate) const fn rows(&self) -> [(&'static str, u32); 13] {
+    pub(crate) const fn rows(&self) -> [(&'static str, u32); 15] {
         [
             (maps::SETTINGS, 1),
             (maps::DIRECTORY, self.directory_buckets() * HALVES),
             (maps::SERVICES, self.services),
             (maps::BACKENDS, self.backend_rows()),
+            (maps::SERVICE_STATES, self.services),
+            (maps::LOADS, self.backend_rows()),
             (maps::SLOTS, maps::slot_lines(self.services, self.table_size)),
             (maps::FLOWS4, maps::flow_buckets(self.flows)),
             (maps::FLOWS6, maps::flow_buckets(self.flows)),
@@ -191,6 +207,8 @@ pub(crate) struct Arrays {
     pub(crate) directory: Rows<Bucket>,
     pub(crate) services: Rows<Service>,
     pub(crate) backends: Rows<Backend>,
+    pub(crate) service_states: Rows<ServiceState>,
+    pub(crate) loads: Rows<Load>,
     pub(crate) slots: Rows<SlotLine>,
     pub(crate) flows4: Rows<Bucket4>,
     pub(crate) flows6: Rows<Bucket6>,
@@ -219,6 +237,8 @@ impl Arrays {
             directory: rows(maps::DIRECTORY, &sizes, &descriptor)?,
             services: rows(maps::SERVICES, &sizes, &descriptor)?,
             backends: rows(maps::BACKENDS, &sizes, &descriptor)?,
+            service_states: rows(maps::SERVICE_STATES, &sizes, &descriptor)?,
+            loads: rows(maps::LOADS, &sizes, &descriptor)?,
             slots: rows(maps::SLOTS, &sizes, &descriptor)?,
             flows4: rows(maps::FLOWS4, &sizes, &descriptor)?,
             flows6: rows(maps::FLOWS6, &sizes, &descriptor)?,
@@ -263,6 +283,8 @@ impl Arrays {
             directory: rows(maps::DIRECTORY, &sizes),
             services: rows(maps::SERVICES, &sizes),
             backends: rows(maps::BACKENDS, &sizes),
+            service_states: rows(maps::SERVICE_STATES, &sizes),
+            loads: rows(maps::LOADS, &sizes),
             slots: rows(maps::SLOTS, &sizes),
             flows4: rows(maps::FLOWS4, &sizes),
             flows6: rows(maps::FLOWS6, &sizes),

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use anyhow::Context as _;
-use lb_common::backend::{Backend, IN_USE};
+use lb_common::backend::{Backend, IN_USE, Load, Standing};
 use lb_common::directory::Bucket;
-use lb_common::service::{Service, Table};
+use lb_common::service::{Service, ServiceState, Table};
 use lb_common::slot::{self, SLOTS_PER_LINE, SlotLine};
 
 use super::arrays::Arrays;
@@ -36,11 +36,11 @@ pub(crate) fn execute(
     world: &mut dyn World,
 ) -> anyhow::Result<()> {
     match action {
-        &Action::PutBackend { id, service, vip, endpoint, serving, sibling } => {
-            put_backend(arrays, id, (service, vip), endpoint, state(serving, sibling));
+        &Action::PutBackend { id, service, vip, endpoint, standing } => {
+            put_backend(arrays, id, (service, vip), endpoint, standing.to_word() | IN_USE);
         }
-        &Action::SetBackend { id, serving, sibling } => {
-            arrays.backends[usize::from(id)].state.store(state(serving, sibling));
+        &Action::SetBackend { id, standing } => {
+            arrays.backends[usize::from(id)].state.store(standing.to_word() | IN_USE);
         }
         Action::WriteTable { region, slots } => write_table(arrays, *region, slots),
         &Action::PutService { id, vip, table } => put_service(arrays, rested, id, vip, table),
@@ -61,7 +61,7 @@ pub(crate) fn execute(
         &Action::RetireBackend { id } => {
             let row = &arrays.backends[usize::from(id)];
             // The sibling stays: a packet may be on its way along the chain.
-            row.state.store(Backend::state(false, row.sibling()));
+            row.state.store(Standing { sibling: row.sibling(), ..Standing::default() }.to_word());
         }
         &Action::AddAddress { address } => {
             world.add_address(address).with_context(|| format!("cannot add address {address}"))?;
@@ -78,10 +78,6 @@ pub(crate) fn rest(arrays: &Arrays, rested: &mut Rested) {
     let named = Observed::read(arrays, rested, None).named_regions(arrays.sizes.table_size);
     rested.regions = (0..arrays.sizes.regions()).filter(|region| !named.contains(region)).collect();
     rested.half = true;
-}
-
-fn state(serving: bool, sibling: u16) -> u64 {
-    Backend::state(serving, sibling) | IN_USE
 }
 
 /// The row is complete before its state says that it is in use: an agent that dies in between leaves a row that
@@ -101,8 +97,9 @@ fn put_backend(arrays: &mut Arrays, id: u16, service: (u16, Endpoint), endpoint:
             counter.store(0);
         }
     }
+    arrays.loads.write(usize::from(id), Load::default());
     let row = Backend {
-        state: Backend::state(false, 0).into(),
+        state: Standing::default().to_word().into(),
         ..Backend::new(service, (vip.address, vip.port), (endpoint.address, endpoint.port), endpoint.protocol)
     };
     arrays.backends.write(usize::from(id), row);
@@ -118,6 +115,7 @@ fn put_service(arrays: &mut Arrays, rested: &mut Rested, id: u16, vip: Endpoint,
         protocol: vip.protocol,
         ..Service::default()
     };
+    arrays.service_states.write(usize::from(id), ServiceState::default());
     arrays.services.write(usize::from(id), row.clone());
     arrays.services.write(usize::from(id), Service { live: 1, ..row });
     take(arrays, rested, table);

@@ -116,8 +116,8 @@ fn check(pins: &PinDir, sizes: &Sizes) -> anyhow::Result<bool> {
 fn limit(map: &str) -> &'static str {
     match map {
         maps::FLOWS4 | maps::FLOWS6 => "flows",
-        maps::SERVICES => "services",
-        maps::BACKENDS => "backends",
+        maps::SERVICES | maps::SERVICE_STATES => "services",
+        maps::BACKENDS | maps::LOADS => "backends",
         maps::DIRECTORY | maps::TRAFFIC => "services or backends",
         maps::SLOTS => "services or table_size",
         _ => "(fixed, or by the number of CPUs)",

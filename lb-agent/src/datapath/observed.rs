@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lb_common::backend::{Backend, IN_USE};
+use lb_common::backend::{Backend, IN_USE, Standing};
 use lb_common::directory;
 use lb_common::service::{Service, Table};
 use lb_common::slot;
@@ -42,8 +42,7 @@ pub(crate) struct ObservedService {
 pub(crate) struct ObservedBackend {
     pub(crate) service: u16,
     pub(crate) endpoint: Endpoint,
-    pub(crate) serving: bool,
-    pub(crate) sibling: u16,
+    pub(crate) standing: Standing,
 }
 
 /// Memory that no packet can still be reading: a grace period has passed since it was last reachable.
@@ -112,8 +111,7 @@ impl From<&Backend> for ObservedBackend {
         Self {
             service: row.service,
             endpoint: backend_key(row),
-            serving: row.is_serving(),
-            sibling: row.sibling(),
+            standing: Standing::from_word(row.state.load()),
         }
     }
 }

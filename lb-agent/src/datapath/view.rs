@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use lb_common::Address;
 use lb_common::address::Be16;
-use lb_common::backend::Backend;
+use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic as TrafficRow};
 use lb_common::directory;
 use lb_common::flow::{Bucket, Bucket4, Bucket6, Data, Entry, Key, State};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::next_hop::NextHop;
 use lb_common::reason::{Event, Reason};
-use lb_common::service::{OnNoBackend, Service};
+use lb_common::service::{OnNoBackend, Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 use lb_ebpf::explain::{self, explain};
@@ -163,6 +163,14 @@ impl Tables for View<'_> {
         self.arrays.backends.get(usize::from(id))
     }
 
+    fn service_state(&self, id: u16) -> Option<&ServiceState> {
+        self.arrays.service_states.get(usize::from(id))
+    }
+
+    fn load(&self, backend: u16) -> Option<&Load> {
+        self.arrays.loads.get(usize::from(backend))
+    }
+
     fn slots(&self, line: u32) -> Option<&SlotLine> {
         self.arrays.slots.get(line as usize)
     }
@@ -209,6 +217,7 @@ impl Tables for View<'_> {
 
 #[cfg(test)]
 mod tests {
+    use lb_common::backend::Standing;
     use lb_common::flow::{Key4, Key6};
     use lb_common::service::{Index, Table};
 
@@ -254,7 +263,13 @@ mod tests {
         let table = Table::new(0, 251, Index::Flow, OnNoBackend::Reset);
         let none = Table::new(0, 0, Index::Flow, OnNoBackend::Reset);
         for action in [
-            Action::PutBackend { id: 5, service: 1, vip, endpoint: backend, serving: true, sibling: 0 },
+            Action::PutBackend {
+                id: 5,
+                service: 1,
+                vip,
+                endpoint: backend,
+                standing: Standing { serving: true, sibling: 0, weight: 1 },
+            },
             Action::WriteTable { region: 0, slots: vec![5; 251] },
             Action::PutService { id: 1, vip, table },
             Action::PutService { id: 2, vip: vip6, table: none },

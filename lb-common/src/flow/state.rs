@@ -44,6 +44,13 @@ impl State {
         self.0 >= Self::ESTABLISHED.0
     }
 
+    /// Whether a flow in this state counts as load of its backend: from the SYN on, so that a burst does not take a
+    /// backend for idle before its handshakes are done, until it closes.
+    #[inline(always)]
+    pub const fn is_load(self) -> bool {
+        self.is_live() && self.0 != Self::CLOSING.0
+    }
+
     /// Whether an entry in this state names a backend that packets may follow.
     #[inline(always)]
     pub const fn is_live(self) -> bool {

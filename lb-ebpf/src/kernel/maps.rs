@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, ProgramArray};
 use aya_ebpf::macros::btf_map;
-use lb_common::backend::Backend;
+use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
@@ -14,7 +14,7 @@ use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::link::Link;
 use lb_common::maps;
 use lb_common::next_hop::NextHop;
-use lb_common::service::Service;
+use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 use lb_ebpf::verdict::Stage;
@@ -40,6 +40,10 @@ pub(super) static DIRECTORY: Array<
 pub(super) static SERVICES: Array<Service, { SERVICES_SIZE as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 pub(super) static BACKENDS: Array<Backend, { BACKENDS_SIZE as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+pub(super) static SERVICE_STATES: Array<ServiceState, { SERVICES_SIZE as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+pub(super) static LOADS: Array<Load, { BACKENDS_SIZE as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 pub(super) static SLOTS: Array<SlotLine, { maps::slot_lines(SERVICES_SIZE, TABLE_SIZE) as usize }, MMAPABLE> =
     Array::new();

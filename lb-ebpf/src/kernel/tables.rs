@@ -7,13 +7,13 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64};
 use aya_ebpf::programs::XdpContext;
-use lb_common::backend::Backend;
+use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::next_hop::{Hop, NextHop, Tag};
-use lb_common::service::Service;
+use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 use lb_ebpf::tables::{Route, RouteQuery, Tables};
@@ -57,6 +57,16 @@ impl Tables for KernelTables<'_> {
     #[inline(always)]
     fn backend(&self, id: u16) -> Option<&Backend> {
         maps::BACKENDS.get(id as u32)
+    }
+
+    #[inline(always)]
+    fn service_state(&self, id: u16) -> Option<&ServiceState> {
+        maps::SERVICE_STATES.get(id as u32)
+    }
+
+    #[inline(always)]
+    fn load(&self, backend: u16) -> Option<&Load> {
+        maps::LOADS.get(backend as u32)
     }
 
     #[inline(always)]

@@ -96,6 +96,8 @@ impl Balancer {
             (maps::FLOWS4, maps::flow_buckets(FLOWS)),
             (maps::FLOWS6, maps::flow_buckets(FLOWS)),
             (maps::OUTCOMES, cpus + 1),
+            (maps::SERVICE_STATES, SERVICES),
+            (maps::LOADS, BACKEND_ROWS),
             (maps::TRAFFIC, (cpus + 1) * BACKEND_ROWS),
             (maps::ICMP_BUDGET, cpus + 1),
         ] {

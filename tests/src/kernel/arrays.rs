@@ -6,13 +6,13 @@ use std::ptr::{self, NonNull};
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::Map;
-use lb_common::backend::Backend;
+use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::maps;
 use lb_common::next_hop::NextHop;
-use lb_common::service::Service;
+use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 use rustix::mm::{self, MapFlags, ProtFlags};
@@ -34,6 +34,8 @@ pub(super) const SIZES: &[(&str, u32)] = &[
     (maps::DIRECTORY, DIRECTORY_BUCKETS * directory::HALVES),
     (maps::SERVICES, SERVICES),
     (maps::BACKENDS, BACKENDS),
+    (maps::SERVICE_STATES, SERVICES),
+    (maps::LOADS, BACKENDS),
     (maps::SLOTS, SLOT_LINES),
     (maps::FLOWS4, FLOW_BUCKETS),
     (maps::FLOWS6, FLOW_BUCKETS),
@@ -58,6 +60,8 @@ pub(super) struct Arrays {
     directory: Mapping<directory::Bucket>,
     services: Mapping<Service>,
     backends: Mapping<Backend>,
+    service_states: Mapping<ServiceState>,
+    loads: Mapping<Load>,
     slots: Mapping<SlotLine>,
     flows4: Mapping<Bucket4>,
     flows6: Mapping<Bucket6>,
@@ -77,6 +81,8 @@ impl Arrays {
                 directory: Mapping::new(object, maps::DIRECTORY, DIRECTORY_BUCKETS * directory::HALVES)?,
                 services: Mapping::new(object, maps::SERVICES, SERVICES)?,
                 backends: Mapping::new(object, maps::BACKENDS, BACKENDS)?,
+                service_states: Mapping::new(object, maps::SERVICE_STATES, SERVICES)?,
+                loads: Mapping::new(object, maps::LOADS, BACKENDS)?,
                 slots: Mapping::new(object, maps::SLOTS, SLOT_LINES)?,
                 flows4: Mapping::new(object, maps::FLOWS4, FLOW_BUCKETS)?,
                 flows6: Mapping::new(object, maps::FLOWS6, FLOW_BUCKETS)?,
@@ -95,6 +101,8 @@ impl Arrays {
             directory: self.directory.slice(),
             services: self.services.slice(),
             backends: self.backends.slice(),
+            service_states: self.service_states.slice(),
+            loads: self.loads.slice(),
             slots: self.slots.slice(),
             flows4: self.flows4.slice(),
             flows6: self.flows6.slice(),

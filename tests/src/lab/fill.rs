@@ -2,12 +2,12 @@
 
 use lb_common::ABI_VERSION;
 use lb_common::address::{Address, Be16, Protocol};
-use lb_common::backend::Backend as BackendRow;
+use lb_common::backend::{Backend as BackendRow, Load, Standing};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory::{self, Kind, Listing};
 use lb_common::flow::{Bucket, Bucket4, Bucket6, Key};
 use lb_common::next_hop::NextHop;
-use lb_common::service::{Index, Service as ServiceRow, Table};
+use lb_common::service::{Index, Service as ServiceRow, ServiceState, Table};
 use lb_common::settings::Settings;
 use lb_common::slot::{SLOTS_PER_LINE, SlotLine, lines};
 
@@ -34,6 +34,8 @@ pub struct Rows<'a> {
     pub directory: &'a mut [directory::Bucket],
     pub services: &'a mut [ServiceRow],
     pub backends: &'a mut [BackendRow],
+    pub service_states: &'a mut [ServiceState],
+    pub loads: &'a mut [Load],
     pub slots: &'a mut [SlotLine],
     pub flows4: &'a mut [Bucket4],
     pub flows6: &'a mut [Bucket6],
@@ -48,6 +50,8 @@ impl Rows<'_> {
     pub fn clear(&mut self) {
         self.flows4.iter().for_each(clear);
         self.flows6.iter().for_each(clear);
+        self.service_states.fill(ServiceState::default());
+        self.loads.fill(Load::default());
         self.next_hops.fill(NextHop::default());
         self.outcomes.iter_mut().for_each(|row| *row = Outcomes::default());
         self.traffic.fill(Traffic::default());
@@ -91,7 +95,7 @@ impl Rows<'_> {
             port: Be16::new(service.port),
             protocol: service.protocol,
             live: 1,
-            reserved: [0; 7],
+            ..ServiceRow::default()
         };
         lines(slots.len() as u32)
     }
@@ -100,7 +104,7 @@ impl Rows<'_> {
         let vip = (service.vip, Be16::new(service.port));
         let endpoint = (backend.address, Be16::new(backend.port));
         let row = BackendRow::new(service_id, vip, endpoint, service.protocol);
-        row.state.store(BackendRow::state(backend.serving, 0));
+        row.state.store(Standing { serving: backend.serving, sibling: 0, weight: 1 }.to_word());
         let next_hop = FIRST_NEXT_HOP + id;
         let (hop, confirmed) = match backend.way {
             Way::Fresh(hop) => (hop, NEVER_STALE),
@@ -126,7 +130,8 @@ impl Rows<'_> {
                 continue;
             };
             let row = &self.backends[id];
-            row.state.store(BackendRow::state(row.is_serving(), next as u16));
+            let standing = Standing::from_word(row.state.load());
+            row.state.store(Standing { sibling: next as u16, ..standing }.to_word());
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::bail;
+use lb_common::backend::Standing;
 use lb_common::directory::Bucket;
 use lb_common::service::Table;
 
@@ -35,6 +36,7 @@ pub(crate) fn diff(
     differ.list()?;
     differ.add_addresses(wanted);
     differ.switch_tables(&targets)?;
+    differ.weigh(&targets);
     differ.remove(&targets)?;
     Ok(differ.plan)
 }
@@ -140,7 +142,8 @@ impl<'a> Differ<'a> {
                 service.name
             );
         };
-        let row = ObservedBackend { service: service_id, endpoint, serving: backend.serving, sibling: 0 };
+        let standing = Standing { serving: backend.serving, sibling: 0, weight: row_weight(backend) };
+        let row = ObservedBackend { service: service_id, endpoint, standing };
         self.now.backends.insert(id, row);
         self.new_backends.insert(id);
         Ok(id)
@@ -157,13 +160,10 @@ impl<'a> Differ<'a> {
                 }
                 let endpoint = Endpoint::new(backend.address, target.service.protocol);
                 let sibling = chained.get(&id).copied().unwrap_or(0);
-                let serving = backend.serving;
-                self.now.backends.entry(id).and_modify(|row| row.sibling = sibling);
+                let standing = Standing { sibling, ..self.now.backends[&id].standing };
+                self.now.backends.entry(id).and_modify(|row| row.standing = standing);
                 let service = target.id;
-                puts.insert(
-                    id,
-                    Action::PutBackend { id, service, vip: target.vip, endpoint, serving, sibling },
-                );
+                puts.insert(id, Action::PutBackend { id, service, vip: target.vip, endpoint, standing });
                 self.say(format!(
                     "backend {} of service {}: added with weight {}",
                     backend.address, target.service.name, backend.weight
@@ -175,8 +175,8 @@ impl<'a> Differ<'a> {
         self.relink(&chained);
         for target in targets {
             for &(id, backend) in &target.backends {
-                if backend.serving && !self.now.backends[&id].serving {
-                    self.set_serving(id, true);
+                if backend.serving && !self.now.backends[&id].standing.serving {
+                    self.set_standing(id, true, row_weight(backend));
                     self.say(format!(
                         "backend {} of service {}: serves again",
                         backend.address, target.service.name
@@ -194,19 +194,31 @@ impl<'a> Differ<'a> {
             .iter()
             .rev()
             .map(|(&id, row)| (id, *row, chained.get(&id).copied().unwrap_or(0)))
-            .filter(|(_, row, sibling)| row.sibling != *sibling)
+            .filter(|(_, row, sibling)| row.standing.sibling != *sibling)
             .collect();
         for (id, row, sibling) in stale {
-            self.now.backends.insert(id, ObservedBackend { sibling, ..row });
-            self.act(Action::SetBackend { id, serving: row.serving, sibling });
+            let standing = Standing { sibling, ..row.standing };
+            self.now.backends.insert(id, ObservedBackend { standing, ..row });
+            self.act(Action::SetBackend { id, standing });
         }
     }
 
-    pub(super) fn set_serving(&mut self, id: u16, serving: bool) {
+    pub(super) fn set_standing(&mut self, id: u16, serving: bool, weight: u16) {
         if let Some(row) = self.now.backends.get_mut(&id) {
-            row.serving = serving;
-            let sibling = row.sibling;
-            self.act(Action::SetBackend { id, serving, sibling });
+            row.standing = Standing { serving, weight, ..row.standing };
+            let standing = row.standing;
+            self.act(Action::SetBackend { id, standing });
+        }
+    }
+
+    /// Tells rows that go on serving their weights. After the tables: what a table still gives new flows has weight.
+    fn weigh(&mut self, targets: &[Target<'_>]) {
+        for &(id, backend) in targets.iter().flat_map(|target| &target.backends) {
+            let standing = self.now.backends[&id].standing;
+            let weight = row_weight(backend);
+            if standing.serving == backend.serving && standing.weight != weight {
+                self.set_standing(id, standing.serving, weight);
+            }
         }
     }
 
@@ -286,6 +298,11 @@ impl<'a> Differ<'a> {
             self.say(format!("address {address}: added to this host and announced"));
         }
     }
+}
+
+/// A weight as a row has it. An unfit backend has none.
+pub(super) fn row_weight(backend: &WantedBackend) -> u16 {
+    if backend.serving { u16::try_from(backend.weight).unwrap_or(u16::MAX) } else { 0 }
 }
 
 fn vips(wanted: &Wanted) -> BTreeSet<IpAddr> {

@@ -8,6 +8,7 @@ use lb_common::backend::MAX_SIBLINGS;
 use lb_common::directory::{Bucket, Entry, Kind, hash};
 use lb_common::service::Table;
 
+use super::diff::row_weight;
 use super::{Action, Plan, TableInputs, diff};
 use crate::datapath::Wanted;
 use crate::datapath::arrays::{Arrays, Sizes};
@@ -222,7 +223,10 @@ impl Lab {
                     .iter()
                     .find(|(_, row)| row.service == id && row.endpoint == endpoint)
                     .expect("in use");
-                assert_eq!(row.serving, backend.serving);
+                assert_eq!(
+                    (row.standing.serving, row.standing.weight),
+                    (backend.serving, row_weight(backend))
+                );
                 assert!(self.chain(id).contains(&id));
                 let weight = if backend.serving { backend.weight } else { 0 };
                 members.push(Member { address: endpoint.address, port: endpoint.port, weight, id });

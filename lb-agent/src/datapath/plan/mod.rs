@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use lb_common::backend::Standing;
 use lb_common::directory::Bucket;
 use lb_common::service::Table;
 
@@ -33,9 +34,9 @@ pub(crate) use directory::half;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Writes the row of a new backend.
-    PutBackend { id: u16, service: u16, vip: Endpoint, endpoint: Endpoint, serving: bool, sibling: u16 },
-    /// Says whether a backend's flows stay with it, and which row of its endpoint is next.
-    SetBackend { id: u16, serving: bool, sibling: u16 },
+    PutBackend { id: u16, service: u16, vip: Endpoint, endpoint: Endpoint, standing: Standing },
+    /// Says whether a backend's flows stay with it, how many new ones it gets, and which row of its endpoint is next.
+    SetBackend { id: u16, standing: Standing },
     /// Writes a slot region that no service names.
     WriteTable { region: u32, slots: Vec<u16> },
     /// Writes the row of a new service.
@@ -65,7 +66,9 @@ impl fmt::Display for Action {
             Self::PutBackend { id, service, endpoint, .. } => {
                 write!(f, "write backend row {id}: {endpoint} of service row {service}")
             }
-            Self::SetBackend { id, serving, .. } => write!(f, "backend row {id}: serving={serving}"),
+            Self::SetBackend { id, standing: Standing { serving, weight, .. } } => {
+                write!(f, "backend row {id}: serving={serving} weight={weight}")
+            }
             Self::WriteTable { region, slots } => write!(f, "write {} slots to region {region}", slots.len()),
             Self::PutService { id, vip, .. } => write!(f, "write service row {id}: {vip}"),
             Self::SwitchTable { service, table } => {

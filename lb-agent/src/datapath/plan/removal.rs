@@ -27,7 +27,9 @@ impl Differ<'_> {
             .backends
             .iter()
             .filter(|(id, row)| {
-                row.serving && kept.contains(&row.service) && wanted.get(id).is_none_or(|w| !w.serving)
+                row.standing.serving
+                    && kept.contains(&row.service)
+                    && wanted.get(id).is_none_or(|w| !w.serving)
             })
             .map(|(&id, _)| id)
             .collect();
@@ -36,7 +38,7 @@ impl Differ<'_> {
             self.grace_period();
         }
         for &id in &lowered {
-            self.set_serving(id, false);
+            self.set_standing(id, false, 0);
             if let Some(backend) = wanted.get(&id) {
                 self.say(format!(
                     "backend {}: out of service, its flows are given to others",
