@@ -1,0 +1,99 @@
+//! The flow table, read and written by other ways than packets.
+
+use std::net::IpAddr;
+
+use lb_common::Be16;
+use lb_common::flow::{Bucket, Data, Key, Key4, Key6, State};
+use lb_ebpf::family::{Family as _, Ipv4, Ipv6};
+use lb_ebpf::flows::{self, Insertion};
+
+use super::{Balancer, Side};
+use crate::lab;
+
+/// An entry of the flow table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    /// The client.
+    pub client: (IpAddr, u16),
+    /// The service's identifier.
+    pub service: u16,
+    /// The backend's identifier.
+    pub backend: u16,
+    /// The state's stable name.
+    pub state: &'static str,
+}
+
+impl Balancer {
+    /// The flow table, in a fixed order.
+    pub fn flows(&mut self) -> Vec<Flow> {
+        let rows = self.rows();
+        let mut flows = Vec::new();
+        rows.flows4.iter().for_each(|bucket| entries(bucket, &mut flows));
+        rows.flows6.iter().for_each(|bucket| entries(bucket, &mut flows));
+        flows.sort();
+        flows
+    }
+
+    /// Enters a flow that was last seen so many ticks (of about a second) ago.
+    ///
+    /// # Panics
+    /// When its bucket is full.
+    pub fn plant(&mut self, client: (&str, u16), service: u16, backend: u16, state: State, idle: u64) {
+        let now = self.tick();
+        let address = lab::address(client.0);
+        let port = Be16::new(client.1);
+        let rows = self.rows();
+        let hash = |key: u64, mask: u32| (key as u32 & mask) as usize;
+        if address.is_v4() {
+            let key = Key4::new(Ipv4::narrow(&address), port, service);
+            let bucket = &rows.flows4[hash(key.hash(rows.settings.flow_key), rows.settings.flow4_mask)];
+            plant(bucket, key, state, backend, now.wrapping_sub(idle));
+        } else {
+            let key = Key6::new(&Ipv6::narrow(&address), port, service);
+            let bucket = &rows.flows6[hash(key.hash(rows.settings.flow_key), rows.settings.flow6_mask)];
+            plant(bucket, key, state, backend, now.wrapping_sub(idle));
+        }
+    }
+
+    /// The time, in the ticks that flows are stamped with.
+    fn tick(&mut self) -> u64 {
+        let jiffies = match &self.side {
+            Side::Host(tables) => tables.jiffies.get(),
+            Side::Kernel(kernel) => kernel.jiffies().expect("the clock program"),
+        };
+        self.rows().settings.tick(jiffies)
+    }
+
+    /// Client ports whose flows to `service` fall into the bucket of another flow of that client: port and service.
+    pub fn ports_beside(&mut self, client: &str, flow: (u16, u16), service: u16) -> Vec<u16> {
+        let address = lab::address(client);
+        let settings = self.rows().settings.clone();
+        let bucket = |port: u16, service: u16| {
+            let port = Be16::new(port);
+            let hash = if address.is_v4() {
+                Key4::new(Ipv4::narrow(&address), port, service).hash(settings.flow_key)
+            } else {
+                Key6::new(&address, port, service).hash(settings.flow_key)
+            };
+            hash as u32 & settings.flow4_mask
+        };
+        let wanted = bucket(flow.0, flow.1);
+        (1..u16::MAX).filter(|&port| (port, service) != flow && bucket(port, service) == wanted).collect()
+    }
+}
+
+fn entries<K: Key>(bucket: &Bucket<K>, flows: &mut Vec<Flow>) {
+    for entry in &bucket.ways {
+        let data = Data(entry.data.load());
+        if data.state().is_live() {
+            let (address, port, service) = K::read(&entry.key);
+            let client = (IpAddr::from(address), port.get());
+            flows.push(Flow { client, service, backend: data.backend(), state: data.state().name() });
+        }
+    }
+}
+
+fn plant<K: Key>(bucket: &Bucket<K>, key: K, state: State, backend: u16, stamp: u64) {
+    let insertion = flows::insert(bucket, key, state, backend, stamp, |_| panic!("the bucket is full"));
+    assert!(matches!(insertion, Insertion::Created), "the flow is there, or the bucket is full");
+}

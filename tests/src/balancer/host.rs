@@ -1,0 +1,36 @@
+//! The tables of the pipeline on the host.
+
+use lb_ebpf::memory::{MemoryTables, Sizes};
+
+use crate::lab::{self, Lab, Rows};
+
+/// The host's tables, filled in and with the routes that a kernel has in [`crate::kernel`].
+#[must_use]
+pub fn tables(lab: &Lab) -> MemoryTables {
+    let sizes =
+        Sizes { services: 64, backends: 64, slot_lines: 64, flow_buckets: 4096, directory_buckets: 256 };
+    let mut tables = MemoryTables::new(sizes);
+    tables.routes = lab::routes().collect();
+    tables.default_route = lab::default_route();
+    tables.jiffies.set(5 << 30);
+    rows(&mut tables).configure(lab, sizes.backends);
+    tables
+}
+
+pub(super) fn rows(tables: &mut MemoryTables) -> Rows<'_> {
+    Rows {
+        settings: &mut tables.settings,
+        directory: &mut tables.directory,
+        services: &mut tables.services,
+        backends: &mut tables.backends,
+        service_states: &mut tables.service_states,
+        loads: &mut tables.loads,
+        slots: &mut tables.slots,
+        flows4: &mut tables.flows4,
+        flows6: &mut tables.flows6,
+        next_hops: &mut tables.next_hops,
+        outcomes: std::slice::from_mut(&mut tables.outcomes),
+        traffic: &mut tables.traffic,
+        icmp_budget: std::slice::from_mut(&mut tables.icmp_budget),
+    }
+}
