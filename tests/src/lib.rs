@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod lab;
 pub mod load;
 pub mod netns;
+pub mod object;
 pub mod offload;
 pub mod packet;
 pub mod process;

@@ -1,14 +1,10 @@
 //! The balancer under test: the BPF object as it ships, with tables as the agent would write them.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use aya::maps::{Map, MapData, ProgramArray};
-use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode};
-use aya::{Ebpf, EbpfLoader};
+use anyhow::{Context, Result, ensure};
 use lb_common::backend::Backend;
 use lb_common::counters::Outcomes;
 use lb_common::directory::{self, HALVES, Kind, Listing};
@@ -20,10 +16,9 @@ use lb_common::settings::Settings;
 use lb_common::slot::{self, SLOTS_PER_LINE, SlotLine};
 use lb_common::{ABI_VERSION, Address, Be16, Be32, Protocol, maps};
 use lb_ebpf::family::{Family as _, Ipv4, Ipv6};
-use lb_ebpf::verdict::Stage;
 
-use super::shared::Rows;
 use super::traffic::{BACKEND_PORT, Family, SERVICE_PORT, following};
+use crate::object::{Mapping, Object, possible_cpus};
 
 /// Backends of each service.
 pub(super) const BACKENDS: u16 = 3;
@@ -43,13 +38,11 @@ const CLOCK_WATCHED: Duration = Duration::from_millis(200);
 
 /// The loaded object and those of its rows that the bench reads.
 pub(super) struct Balancer {
-    object: Ebpf,
-    /// A program array forgets its programs when its last descriptor is closed.
-    _stages: ProgramArray<MapData>,
-    outcomes: Rows<Outcomes>,
-    flows4: Rows<Bucket4>,
-    flows6: Rows<Bucket6>,
-    slots: Rows<SlotLine>,
+    object: Object,
+    outcomes: Mapping<Outcomes>,
+    flows4: Mapping<Bucket4>,
+    flows6: Mapping<Bucket6>,
+    slots: Mapping<SlotLine>,
 }
 
 /// Counters of the data plane at one moment, all CPUs together.
@@ -82,13 +75,8 @@ impl Counters {
 impl Balancer {
     /// Loads the object, writes its tables and attaches it to an interface of this thread's network namespace.
     pub(super) fn load(interface: &str) -> Result<Self> {
-        let cpus =
-            aya::util::nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))? as u32;
-        let path = object_path();
-        let bytes = std::fs::read(&path)
-            .with_context(|| format!("cannot read {}; `cargo xtask build` makes it", path.display()))?;
-        let mut loader = EbpfLoader::new();
-        for (name, rows) in [
+        let cpus = possible_cpus()?;
+        let object = Object::load([
             (maps::DIRECTORY, maps::directory_buckets(SERVICES, BACKEND_ROWS) * HALVES),
             (maps::SERVICES, SERVICES),
             (maps::BACKENDS, BACKEND_ROWS),
@@ -100,42 +88,25 @@ impl Balancer {
             (maps::LOADS, BACKEND_ROWS),
             (maps::TRAFFIC, (cpus + 1) * BACKEND_ROWS),
             (maps::ICMP_BUDGET, cpus + 1),
-        ] {
-            loader.map_max_entries(name, rows);
-        }
-        let mut object = loader.load(&bytes).with_context(|| format!("cannot load {}", path.display()))?;
-        for program in [ENTRY, CLOCK].into_iter().chain(Stage::ALL.map(Stage::program)) {
-            xdp(&mut object, program)?.load().map_err(|error| refused(program, &error))?;
-        }
-        let stages = fill_stages(&mut object)?;
+        ])?;
         // SAFETY: the rows that `lb-common` lays out for these maps, as many as were asked for above.
         let mut balancer = unsafe {
             Self {
-                _stages: stages,
-                outcomes: rows(&object, maps::OUTCOMES, cpus + 1)?,
-                flows4: rows(&object, maps::FLOWS4, maps::flow_buckets(FLOWS))?,
-                flows6: rows(&object, maps::FLOWS6, maps::flow_buckets(FLOWS))?,
-                slots: rows(&object, maps::SLOTS, maps::slot_lines(SERVICES, TABLE_SIZE))?,
+                outcomes: object.rows(maps::OUTCOMES, cpus + 1)?,
+                flows4: object.rows(maps::FLOWS4, maps::flow_buckets(FLOWS))?,
+                flows6: object.rows(maps::FLOWS6, maps::flow_buckets(FLOWS))?,
+                slots: object.rows(maps::SLOTS, maps::slot_lines(SERVICES, TABLE_SIZE))?,
                 object,
             }
         };
         balancer.write_tables()?;
-        balancer.attach(interface)?;
+        balancer.object.attach(interface)?;
         Ok(balancer)
     }
 
-    fn attach(&mut self, interface: &str) -> Result<()> {
-        let entry = xdp(&mut self.object, ENTRY)?;
-        entry
-            .attach(interface, XdpMode::Driver)
-            .with_context(|| format!("cannot attach the program to {interface}"))?;
-        Ok(())
-    }
-
     /// The entry program.
-    pub(super) fn program(&mut self) -> Result<OwnedFd> {
-        let fd = xdp(&mut self.object, ENTRY)?.fd().context("the entry program is not loaded")?;
-        Ok(fd.as_fd().try_clone_to_owned()?)
+    pub(super) fn program(&self) -> Result<OwnedFd> {
+        self.object.entry()
     }
 
     /// One service of each family with its backends; settings last.
@@ -143,10 +114,10 @@ impl Balancer {
         // SAFETY: as in `load`.
         let (mut services, mut backends, mut half, mut settings) = unsafe {
             (
-                rows::<Service>(&self.object, maps::SERVICES, SERVICES)?,
-                rows::<Backend>(&self.object, maps::BACKENDS, BACKEND_ROWS)?,
-                rows::<directory::Bucket>(&self.object, maps::DIRECTORY, directory_mask() + 1)?,
-                rows::<Settings>(&self.object, maps::SETTINGS, 1)?,
+                self.object.rows::<Service>(maps::SERVICES, SERVICES)?,
+                self.object.rows::<Backend>(maps::BACKENDS, BACKEND_ROWS)?,
+                self.object.rows::<directory::Bucket>(maps::DIRECTORY, directory_mask() + 1)?,
+                self.object.rows::<Settings>(maps::SETTINGS, 1)?,
             )
         };
         let mut listings = Vec::new();
@@ -188,22 +159,13 @@ impl Balancer {
     }
 
     /// Jiffies a second, read through the object's own program.
-    fn clock_rate(&mut self) -> Result<u32> {
-        let (before, start) = (self.jiffies()?, Instant::now());
+    fn clock_rate(&self) -> Result<u32> {
+        let (before, start) = (self.object.jiffies()?, Instant::now());
         std::thread::sleep(CLOCK_WATCHED);
-        let (after, elapsed) = (self.jiffies()?, start.elapsed());
+        let (after, elapsed) = (self.object.jiffies()?, start.elapsed());
         let rate = after.wrapping_sub(before) as f64 / elapsed.as_secs_f64();
         ensure!((10.0..100_000.0).contains(&rate), "the kernel's clock advances by {rate} a second");
         Ok(rate.round() as u32)
-    }
-
-    fn jiffies(&mut self) -> Result<u64> {
-        let (frame, mut out) = ([0; 14], [0; 14]);
-        let options =
-            TestRunOptions { data_in: Some(&frame), data_out: Some(&mut out), ..TestRunOptions::new() };
-        xdp(&mut self.object, CLOCK)?.test_run(options).context("cannot read the kernel's clock")?;
-        let [a, b, c, d, e, f, g, h, ..] = out;
-        Ok(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
     }
 
     /// The backend that a client's flow is sent to: its number within the service.
@@ -240,60 +202,6 @@ impl Balancer {
             Family::V4 => count(&self.flows4, state),
             Family::V6 => count(&self.flows6, state),
         }
-    }
-}
-
-/// Names of the programs.
-const ENTRY: &str = "balance";
-const CLOCK: &str = "clock";
-
-/// Where `cargo xtask build` leaves the object.
-fn object_path() -> PathBuf {
-    let directory = std::env::var_os("LB_BPF_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf"), PathBuf::from);
-    directory.join("lb.bpf.o")
-}
-
-fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    let program =
-        object.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
-    program.try_into().with_context(|| format!("program {name}"))
-}
-
-/// Why the kernel refuses a program: of the verifier's log, which has thousands of lines, the last that is no statistic.
-fn refused(program: &str, error: &ProgramError) -> anyhow::Error {
-    let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return anyhow!("the kernel refuses program {program}: {error}");
-    };
-    let log = verifier_log.to_string();
-    let statistics = ["processed ", "verification time ", "stack depth "];
-    let last = log
-        .lines()
-        .rfind(|line| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start)))
-        .unwrap_or("no reason given");
-    anyhow!("the kernel refuses program {program}: {io_error}: {last}")
-}
-
-fn fill_stages(object: &mut Ebpf) -> Result<ProgramArray<MapData>> {
-    let map = object.take_map(maps::STAGES).context("the BPF object has no map STAGES")?;
-    let mut stages = ProgramArray::try_from(map)?;
-    for stage in Stage::ALL {
-        let program = xdp(object, stage.program())?.fd()?.try_clone()?;
-        stages.set(stage.index(), &program, 0)?;
-    }
-    Ok(stages)
-}
-
-/// The rows of one of the object's arrays.
-///
-/// # Safety
-///
-/// As [`Rows::map`].
-unsafe fn rows<T>(object: &Ebpf, name: &str, count: u32) -> Result<Rows<T>> {
-    match object.map(name) {
-        // SAFETY: the caller's promise.
-        Some(Map::Array(data)) => unsafe { Rows::map(data.fd().as_fd(), count) }.context(name.to_owned()),
-        _ => bail!("the BPF object has no array {name}"),
     }
 }
 

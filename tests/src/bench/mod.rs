@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! network, balancer, reference   what packets meet
-//! asm, bpf, shared               how the bench's own programs get into the kernel, and share memory with it
+//! asm, bpf                       how the bench's own programs get into the kernel
 //! traffic, source                the packets, and the program that writes them
 //! establish, lane, group         flows set up, programs timed in turn
 //! statistics, report, machine    figures, rows, where they come from
@@ -20,7 +20,6 @@ mod machine;
 mod network;
 mod reference;
 mod report;
-mod shared;
 mod source;
 mod statistics;
 mod traffic;

@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use super::asm::{Alu, Assembler, Helper, If, Label, Reg, Size};
 use super::bpf::{self, MMAPABLE, MapType, verdict};
-use super::shared::Rows;
 use super::traffic::{ETHERNET, Family};
+use crate::object::Mapping;
 use Alu::{Add, Move, Xor};
 use Reg::{R0, R1, R2, R3, R4, R5, R10};
 use Size::{Byte, Double, Half, Word};
@@ -50,7 +50,7 @@ pub(super) fn floor(family: Family) -> Result<OwnedFd> {
 pub(super) struct LruTable {
     table: OwnedFd,
     misses_map: OwnedFd,
-    misses: Rows<u64>,
+    misses: Mapping<u64>,
     family: Family,
 }
 
@@ -60,7 +60,7 @@ impl LruTable {
         let table = bpf::create_map(MapType::LruHash, KEY, VALUE, CAPACITY, 0)?;
         let misses_map = bpf::create_map(MapType::Array, 4, size_of::<u64>(), 1, MMAPABLE)?;
         // SAFETY: created with this very size; an integer.
-        let misses = unsafe { Rows::map(&misses_map, 1)? };
+        let misses = unsafe { Mapping::map(&misses_map, 1)? };
         Ok(Self { table, misses_map, misses, family })
     }
 

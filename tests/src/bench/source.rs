@@ -10,8 +10,8 @@ use anyhow::{Result, ensure};
 
 use super::asm::{Alu, Assembler, Helper, If, Label, Reg, Size};
 use super::bpf::{self, MMAPABLE, MapType};
-use super::shared::Rows;
 use super::traffic::{PORT_BITS, Places, Template, Traffic};
+use crate::object::Mapping;
 use Alu::{Add, And, Move, ShiftLeft, ShiftRight, Sub, Xor};
 use Reg::{R0, R1, R2, R3, R4, R5, R6, R7, R8, R9};
 use Size::{Byte, Double, Half, Word};
@@ -46,9 +46,9 @@ struct Control {
 /// What sources read: one kind of packet at a time, and the list that its flows are drawn from.
 pub(super) struct Feed {
     control_map: OwnedFd,
-    control: Rows<Control>,
+    control: Mapping<Control>,
     list_map: OwnedFd,
-    list: Rows<[u32; 2]>,
+    list: Mapping<[u32; 2]>,
 }
 
 impl Feed {
@@ -57,7 +57,7 @@ impl Feed {
         let control_map = bpf::create_map(MapType::Array, 4, size_of::<Control>(), 1, MMAPABLE)?;
         let list_map = bpf::create_map(MapType::Array, 4, LIST as usize * 4, 1, MMAPABLE)?;
         // SAFETY: integers, and as much memory as the maps were created with.
-        let (control, list) = unsafe { (Rows::map(&control_map, 1)?, Rows::map(&list_map, LIST / 2)?) };
+        let (control, list) = unsafe { (Mapping::map(&control_map, 1)?, Mapping::map(&list_map, LIST / 2)?) };
         Ok(Self { control_map, control, list_map, list })
     }
 
