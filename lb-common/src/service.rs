@@ -51,6 +51,23 @@ row!(ServiceState, 64, { Word, [u64; 7] });
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options(pub u64);
 
+impl Options {
+    /// A flow whose backend is gone is ended towards its client instead of given another backend.
+    pub const RESET_ON_BACKEND_DOWN: Self = Self(1 << 0);
+
+    /// Whether all of `flags` are set.
+    #[inline(always)]
+    pub const fn has(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// With `flags` set too.
+    #[inline(always)]
+    pub const fn with(self, flags: Self) -> Self {
+        Self(self.0 | flags.0)
+    }
+}
+
 /// How a new flow is mapped to a slot.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

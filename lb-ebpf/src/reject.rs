@@ -26,6 +26,8 @@ pub enum Rejection {
     TooBig(u16),
     /// No backend takes traffic.
     NoBackend,
+    /// The flow's backend is gone, and its service ends such flows.
+    BackendDown,
 }
 
 impl Rejection {
@@ -34,6 +36,7 @@ impl Rejection {
             Self::TimeExceeded => 0,
             Self::NoBackend => 1,
             Self::TooBig(mtu) => 2 | (mtu as u64) << 8,
+            Self::BackendDown => 3,
         }
     }
 
@@ -41,6 +44,7 @@ impl Rejection {
         match word & 0xff {
             0 => Self::TimeExceeded,
             1 => Self::NoBackend,
+            3 => Self::BackendDown,
             _ => Self::TooBig((word >> 8) as u16),
         }
     }
@@ -51,6 +55,16 @@ impl Rejection {
             Self::TimeExceeded => (Reason::TimeExceeded, Reason::DropTimeExceeded),
             Self::TooBig(_) => (Reason::TooBig, Reason::DropTooBig),
             Self::NoBackend => (Reason::UnreachableNoBackend, Reason::DropUnreachable),
+            Self::BackendDown => (Reason::UnreachableBackendDown, Reason::DropBackendDown),
+        }
+    }
+
+    /// Counted when TCP is answered with a reset, and when it is one itself; `None` where TCP gets an ICMP error too.
+    const fn reset_reasons(self) -> Option<(Reason, Reason)> {
+        match self {
+            Self::NoBackend => Some((Reason::ResetNoBackend, Reason::DropNoBackend)),
+            Self::BackendDown => Some((Reason::ResetBackendDown, Reason::DropBackendDown)),
+            _ => None,
         }
     }
 }
@@ -127,11 +141,13 @@ pub fn answer<A: Answering, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: 
         source: answering_address::<A, T>(tables, &packet).ok_or(Verdict::INTERNAL)?,
         destination: ip.source,
     };
-    if ip.protocol == Protocol::TCP && rejection == Rejection::NoBackend {
+    if ip.protocol == Protocol::TCP
+        && let Some((answered, is_reset)) = rejection.reset_reasons()
+    {
         if packet.segment.is_reset() {
-            return Err(Verdict::Drop(Reason::DropNoBackend));
+            return Err(Verdict::Drop(is_reset));
         }
-        return reset(frame, &packet, &ends).ok_or(Verdict::INTERNAL);
+        return reset(frame, &packet, &ends, answered).ok_or(Verdict::INTERNAL);
     }
     if !is_due(tables) {
         return Err(Verdict::Drop(not_due));
@@ -169,7 +185,12 @@ fn is_due<T: Tables>(tables: &T) -> bool {
 
 /// A reset that the client accepts (RFC 9293 section 3.10.7.1), in place of the packet.
 #[inline(always)]
-fn reset<A: Answering, F: Frame>(frame: &mut F, packet: &Packet<A>, ends: &Ends<A>) -> Option<Verdict> {
+fn reset<A: Answering, F: Frame>(
+    frame: &mut F,
+    packet: &Packet<A>,
+    ends: &Ends<A>,
+    reason: Reason,
+) -> Option<Verdict> {
     let ip = &packet.ip;
     let segment = packet.segment;
     let [offset] = frame.read::<1>(ip.l4 + 12)?;
@@ -195,7 +216,7 @@ fn reset<A: Answering, F: Frame>(frame: &mut F, packet: &Packet<A>, ends: &Ends<
     let sum = sum::<F, { TCP_HEADER / 4 }>(frame, l4, TCP_HEADER)?;
     let checksum = !fold(sum + A::pseudo_sum(ends, Protocol::TCP, TCP_HEADER as u16));
     frame.write(l4 + 16, checksum.to_ne_bytes())?;
-    Some(Verdict::Transmit(Reason::ResetNoBackend))
+    Some(Verdict::Transmit(reason))
 }
 
 /// An ICMP error with the packet, or its beginning, quoted behind it.
@@ -285,7 +306,7 @@ impl Answering for Ipv4 {
         let (kind, code, rest) = match rejection {
             Rejection::TimeExceeded => (11, 0, 0),
             Rejection::TooBig(mtu) => (3, 4, mtu as u32),
-            Rejection::NoBackend => (3, 3, 0),
+            Rejection::NoBackend | Rejection::BackendDown => (3, 3, 0),
         };
         Message { kind, code, rest }
     }
@@ -327,7 +348,7 @@ impl Answering for Ipv6 {
         let (kind, code, rest) = match rejection {
             Rejection::TimeExceeded => (3, 0, 0),
             Rejection::TooBig(mtu) => (2, 0, mtu as u32),
-            Rejection::NoBackend => (1, 4, 0),
+            Rejection::NoBackend | Rejection::BackendDown => (1, 4, 0),
         };
         Message { kind, code, rest }
     }

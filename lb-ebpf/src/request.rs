@@ -4,7 +4,7 @@ use lb_common::address::Protocol;
 use lb_common::backend::Backend;
 use lb_common::flow::{Data, Entry, State};
 use lb_common::reason::{Event, Reason};
-use lb_common::service::{OnNoBackend, Service};
+use lb_common::service::{OnNoBackend, Options, Service};
 use lb_common::settings::Settings;
 
 use crate::classify::Found;
@@ -80,6 +80,10 @@ fn backend_of<'a, A: Family, T: Tables>(
         }
         return Ok(Found { id: data.backend(), row });
     }
+    // A SYN asks for a new connection, which any backend can give.
+    if !packet.segment.is_syn() && Options(service.row.options.load()).has(Options::RESET_ON_BACKEND_DOWN) {
+        return Err(end(tables, entry, data, packet, now));
+    }
     let backend = selected(tables, packet, service)?;
     reassign(tables, entry, data, packet, &backend, now);
     if !reopened {
@@ -104,6 +108,33 @@ fn reassign<A: Family, T: Tables>(
         flows::account(tables, data, succeeding);
         flows::count(tables, Event::FlowCreated);
     }
+}
+
+/// Ends a flow whose backend is gone, and tells its client.
+///
+/// A TCP flow's entry stays for a while as that of a closing one, so that whatever is still on its way is answered
+/// alike and nothing of it reaches another backend. A datagram flow's goes: the client is told once, and its next
+/// datagram opens a new flow.
+#[inline(always)]
+fn end<A: Family, T: Tables>(
+    tables: &T,
+    entry: &Entry<A::Key>,
+    data: Data,
+    packet: &Packet<A>,
+    now: u64,
+) -> Verdict {
+    // A later fragment is not answered; the first was, or will be.
+    if packet.has_transport {
+        let ended = if data.state() == State::DATAGRAM {
+            data.freed()
+        } else {
+            data.in_state(State::CLOSING).stamped(now)
+        };
+        if entry.data.replace(data.0, ended.0) {
+            flows::account(tables, data, ended);
+        }
+    }
+    reject::with(tables, Rejection::BackendDown)
 }
 
 /// A flow without an entry: picks its backend and remembers it.

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use lb_common::reason::Reason;
 use lb_ebpf::memory::{MemoryFrame, MemoryTables};
 use lb_ebpf::verdict::Verdict;
-use lb_tests::balancer::tables;
+use lb_tests::balancer::{reconfigure, tables};
 use lb_tests::lab::INGRESS_INDEX;
 use lb_tests::packet::{checksums_valid, describe};
-use lb_tests::random::{Random, any_frame, lab, mutate, seed, valid_request};
+use lb_tests::random::{Random, any_frame, lab, later_lab, mutate, seed, valid_request};
 
 /// Broken frames in all.
 const FRAMES: usize = 10_000_000;
@@ -35,12 +35,13 @@ fn leaves_untouched(verdict: Verdict) -> bool {
 }
 
 fn round(random: &mut Random) {
-    let tables = tables(&lab());
+    let mut tables = tables(&lab());
     let valid: Vec<Vec<u8>> = (0..VALID).map(|_| any_frame(random).bytes()).collect();
     // A few valid ones first, for flows that the broken ones may hit.
     for frame in &valid {
         run(&tables, frame.clone());
     }
+    reconfigure(&mut tables, &later_lab());
     for number in 0..ROUND {
         let mut input = valid[random.below(VALID)].clone();
         mutate(random, &mut input);

@@ -6,7 +6,9 @@ use lb_common::reason::Reason;
 use lb_tests::balancer::{Action, Balancer, Counters, Run};
 use lb_tests::needs_root;
 use lb_tests::packet::checksums_valid;
-use lb_tests::random::{Random, any_frame, contradictory_lab as lab, mutate, seed};
+use lb_tests::random::{
+    Random, any_frame, contradictory_lab as lab, later_contradictory_lab as later_lab, mutate, seed,
+};
 
 /// Frames in all.
 const FRAMES: usize = 100_000;
@@ -34,6 +36,12 @@ impl Pair {
     fn restart(&mut self) {
         self.host.restart(&lab());
         self.kernel.restart(&lab());
+    }
+
+    /// Half-way through a round: some backends are dead, flows stay.
+    fn grow_older(&mut self) {
+        self.host.configure(&later_lab());
+        self.kernel.configure(&later_lab());
     }
 
     /// One frame through both.
@@ -70,6 +78,8 @@ fn kernel_and_host_agree_on_every_frame_and_meet_every_reason() {
         if number % ROUND == 0 {
             pair.assert_same_tables();
             pair.restart();
+        } else if number % ROUND == ROUND / 2 {
+            pair.grow_older();
         }
         let mut frame = any_frame(&mut random).bytes();
         // Some rounds of valid frames alone, in which flows live long enough to fill their buckets.

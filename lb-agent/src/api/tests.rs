@@ -118,7 +118,8 @@ fn a_service_is_listed_with_the_fields_of_the_contract() {
     let server = Server::with_web("list");
     let expected = json!([{
         "name": "web", "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
-        "track": "full", "on_no_backend": "reset", "health": ["tcp,interval=2s,timeout=1s,rise=2,fall=3"],
+        "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance",
+        "health": ["tcp,interval=2s,timeout=1s,rise=2,fall=3"],
         "backends": 1, "active_connections": 3, "connections_total": 21,
     }]);
     server.world.lock().active.insert("10.0.1.11:8080".parse().unwrap(), 3);
@@ -282,7 +283,7 @@ fn each_refused_request_has_its_status_and_message_and_changes_nothing() {
             &["services"],
             json!({"name": "two", "vip": "10.0.0.1:80", "color": 1}),
             422,
-            "unknown field `color`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `track`, `on-no-backend`, `health`, `backend`",
+            "unknown field `color`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `track`, `on-no-backend`, `on-backend-down`, `health`, `backend`",
         ),
         (
             Method::POST,

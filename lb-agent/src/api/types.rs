@@ -6,7 +6,7 @@ use crate::control::Rates;
 use crate::datapath::{Candidate, FlowLoad, InterfaceStatus, ReasonCount, Traffic};
 use crate::health::Health;
 use crate::model::{
-    Admin, Checks, Endpoint, Mode, OnNoBackend, Protocol, ServiceName, Strategy, Track, Weight,
+    Admin, Checks, Endpoint, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, Strategy, Track, Weight,
 };
 
 /// A service in a list.
@@ -26,6 +26,8 @@ pub struct ServiceView {
     pub track: Track,
     /// What a new flow meets while no backend takes traffic.
     pub on_no_backend: OnNoBackend,
+    /// What a flow meets whose backend is dead or removed.
+    pub on_backend_down: OnBackendDown,
     /// What decides whether a backend is fit.
     pub health: Checks,
     /// How many backends it has, those included that are being removed.

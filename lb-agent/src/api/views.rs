@@ -70,6 +70,7 @@ impl Snapshot {
             mode: service.mode,
             track: service.track,
             on_no_backend: service.on_no_backend,
+            on_backend_down: service.on_backend_down,
             health: service.health.clone(),
             backends: self.of(service).count(),
             healthy_backends: self.of(service).filter(|(_, now)| is_fit(now)).count(),

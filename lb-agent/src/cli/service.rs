@@ -9,7 +9,9 @@ use super::output::Output;
 use super::table::{Column, render};
 use crate::api::types::{ServiceDetail, ServiceView};
 use crate::client::Client;
-use crate::model::{Checks, Endpoint, HealthArgument, Mode, OnNoBackend, Protocol, ServiceName, Strategy};
+use crate::model::{
+    Checks, Endpoint, HealthArgument, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, Strategy,
+};
 
 /// Lists, adds, changes and removes services.
 #[derive(Debug, Args)]
@@ -70,6 +72,7 @@ Examples:
 const SET_EXAMPLES: &str = "\
 Examples:
   lb-agent service set web --strategy consistent-hash
+  lb-agent service set web --on-backend-down reset
   lb-agent service set web --health tcp,interval=500ms,fall=2
   lb-agent service set web --health none";
 
@@ -92,11 +95,17 @@ struct Properties {
     /// What new flows meet while no backend takes traffic: `reset` (the default) or `drop`.
     #[arg(long, value_name = "WHAT")]
     on_no_backend: Option<OnNoBackend>,
+    /// What a flow meets whose backend is dead or removed: `rebalance` (the default) or `reset`.
+    ///
+    /// `rebalance`: another backend, which resets the TCP connections that it does not know. `reset`: a TCP reset at
+    /// once, or ICMP "port unreachable" for UDP.
+    #[arg(long, value_name = "WHAT")]
+    on_backend_down: Option<OnBackendDown>,
 }
 
 /// The same, and something must be said.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, args = ["strategy", "mode", "health", "on_no_backend"])]
+#[group(required = true, multiple = true, args = ["strategy", "mode", "health", "on_no_backend", "on_backend_down"])]
 struct RequiredProperties {
     #[command(flatten)]
     properties: Properties,
@@ -105,7 +114,7 @@ struct RequiredProperties {
 impl Properties {
     /// As the API takes them.
     fn json(self) -> anyhow::Result<Map<String, Value>> {
-        let Self { strategy, mode, health, on_no_backend } = self;
+        let Self { strategy, mode, health, on_no_backend, on_backend_down } = self;
         let mut body = Map::new();
         let mut put = |key: &str, value: Option<&str>| {
             if let Some(value) = value {
@@ -115,6 +124,7 @@ impl Properties {
         put("strategy", strategy.map(Strategy::name));
         put("mode", mode.map(Mode::name));
         put("on-no-backend", on_no_backend.map(OnNoBackend::name));
+        put("on-backend-down", on_backend_down.map(OnBackendDown::name));
         if !health.is_empty() {
             body.insert("health".to_owned(), json!(Checks::new(health)?));
         }
@@ -192,9 +202,10 @@ fn detail(detail: &ServiceDetail) -> String {
         ("mode", service.mode.to_string()),
         ("track", service.track.to_string()),
         ("on-no-backend", service.on_no_backend.to_string()),
+        ("on-backend-down", service.on_backend_down.to_string()),
         ("health", service.health.to_string()),
     ];
     let properties: String =
-        properties.iter().map(|(key, value)| format!("{:15}{value}\n", format!("{key}:"))).collect();
+        properties.iter().map(|(key, value)| format!("{:17}{value}\n", format!("{key}:"))).collect();
     format!("{properties}\n{}", backend_table(&detail.backend_list))
 }

@@ -113,7 +113,7 @@ mod tests {
             "flows": {"active": 250, "capacity": 1000},
             "service_rates": [{
                 "name": "web", "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
-                "track": "full", "on_no_backend": "reset", "health": "none", "backends": 2, "healthy_backends": 1,
+                "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "health": "none", "backends": 2, "healthy_backends": 1,
                 "active_backends": 1, "active_connections": 250, "connections_total": 1000,
                 "connections_per_second": 12.34, "rx_bytes_per_second": 5.6, "tx_bytes_per_second": 0.0,
             }],

@@ -33,6 +33,7 @@ fn wanted_service(service: &Service, health: &impl Fn(&Service, Endpoint) -> Hea
         protocol: service.protocol,
         strategy: service.strategy,
         on_no_backend: service.on_no_backend,
+        on_backend_down: service.on_backend_down,
         backends,
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::Context as _;
 use lb_common::backend::{Backend, IN_USE, Load, Standing};
 use lb_common::directory::Bucket;
-use lb_common::service::{Service, ServiceState, Table};
+use lb_common::service::{Options, Service, ServiceState, Table};
 use lb_common::slot::{self, SLOTS_PER_LINE, SlotLine};
 
 use super::arrays::Arrays;
@@ -43,7 +43,12 @@ pub(crate) fn execute(
             arrays.backends[usize::from(id)].state.store(standing.to_word() | IN_USE);
         }
         Action::WriteTable { region, slots } => write_table(arrays, *region, slots),
-        &Action::PutService { id, vip, table } => put_service(arrays, rested, id, vip, table),
+        &Action::PutService { id, vip, table, options } => {
+            put_service(arrays, rested, id, vip, (table, options));
+        }
+        &Action::SetOptions { service, options } => {
+            arrays.services[usize::from(service)].options.store(options.0);
+        }
         &Action::SwitchTable { service, table } => {
             arrays.services[usize::from(service)].table.store(table.0);
             take(arrays, rested, table);
@@ -106,11 +111,13 @@ fn put_backend(arrays: &mut Arrays, id: u16, service: (u16, Endpoint), endpoint:
     arrays.backends[usize::from(id)].state.store(state);
 }
 
-fn put_service(arrays: &mut Arrays, rested: &mut Rested, id: u16, vip: Endpoint, table: Table) {
+fn put_service(arrays: &mut Arrays, rested: &mut Rested, id: u16, vip: Endpoint, words: (Table, Options)) {
+    let (table, options) = words;
     let row = Service {
         vip: vip.address,
         table: table.0.into(),
         seed: tables::seed(&vip.address, vip.port, vip.protocol),
+        options: options.0.into(),
         port: vip.port,
         protocol: vip.protocol,
         ..Service::default()

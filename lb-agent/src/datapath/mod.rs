@@ -34,7 +34,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{OnNoBackend, Protocol, Strategy};
+use crate::model::{OnBackendDown, OnNoBackend, Protocol, Strategy};
 
 /// Everything the data plane shall do: the desired state with the verdicts of health and drain applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct WantedService {
     pub strategy: Strategy,
     /// What a new flow meets while no backend takes traffic.
     pub on_no_backend: OnNoBackend,
+    /// What a flow meets whose backend is dead or removed.
+    pub on_backend_down: OnBackendDown,
     /// In the order of their addresses. Those that are gone for good are absent.
     pub backends: Vec<WantedBackend>,
 }
@@ -67,7 +69,7 @@ pub struct WantedBackend {
     pub address: SocketAddr,
     /// Share of new flows relative to the others; 0 takes none (draining, maintenance, unhealthy).
     pub weight: u32,
-    /// Whether flows that are on this backend stay there. False for a dead one: its flows are re-balanced.
+    /// Whether flows that are on this backend stay there. False for a dead one: its flows are re-balanced or reset.
     pub serving: bool,
 }
 

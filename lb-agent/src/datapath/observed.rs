@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use lb_common::backend::{Backend, IN_USE, Standing};
 use lb_common::directory;
-use lb_common::service::{Service, Table};
+use lb_common::service::{Options, Service, Table};
 use lb_common::slot;
 
 use super::arrays::Arrays;
@@ -35,6 +35,7 @@ pub(crate) struct Observed {
 pub(crate) struct ObservedService {
     pub(crate) id: u16,
     pub(crate) table: Table,
+    pub(crate) options: Options,
 }
 
 /// A backend in use.
@@ -79,7 +80,8 @@ impl Observed {
                 Occupancy::Free => drop(observed.free_services.insert(id)),
                 Occupancy::Resting => {}
                 Occupancy::InUse => {
-                    let service = ObservedService { id, table: Table(row.table.load()) };
+                    let (table, options) = (Table(row.table.load()), Options(row.options.load()));
+                    let service = ObservedService { id, table, options };
                     observed.services.insert(service_key(row), service);
                 }
             }

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use lb_common::flow::{Bucket, Data, Entry, Key};
+use lb_common::flow::{Bucket, Data, Entry, Key, State};
 use lb_common::next_hop::{CAPACITY, RowState};
+use lb_common::service::Options;
 use lb_common::settings::timeout;
 
 use super::arrays::Arrays;
@@ -110,17 +111,36 @@ impl Sweep {
         // Nobody looks up a flow of a service that is gone; a flow whose backend is gone is balanced anew anyhow.
         let homeless =
             self.resting.services.contains(service) || self.resting.backends.contains(data.backend());
-        if (homeless || is_idle(data, now)) && entry.data.replace(data.0, data.freed().0) {
+        let told = homeless && is_tcp_past_handshake(data.state()) && resets(arrays, service);
+        if told && data.state() != State::CLOSING {
+            self.close(arrays, entry, (service, data), now);
+            return;
+        }
+        if ((homeless && !told) || is_idle(data, now)) && entry.data.replace(data.0, data.freed().0) {
             if data.state().is_active() && usize::from(data.backend()) < arrays.backends.len() {
                 arrays.own_traffic(data.backend()).closed.count(1);
             }
             return;
         }
         // Also where the swap lost: whoever won may have kept the backend.
+        self.keep(service, data);
+    }
+
+    fn keep(&mut self, service: u16, data: Data) {
         self.live += 1;
         self.named.services.insert(service);
         self.named.backends.insert(data.backend());
         self.next_hops.insert(data.next_hop());
+    }
+
+    /// Has a flow whose backend was removed meet a reset for a while longer: without its entry, its next packet would be
+    /// taken for a new flow's.
+    fn close<K: Key>(&mut self, arrays: &Arrays, entry: &Entry<K>, (service, data): (u16, Data), now: u64) {
+        let closing = data.in_state(State::CLOSING).stamped(now);
+        if entry.data.replace(data.0, closing.0) {
+            arrays.own_traffic(data.backend()).closed.count(1);
+        }
+        self.keep(service, data);
     }
 
     fn finish(&mut self, arrays: &mut Arrays) {
@@ -156,6 +176,19 @@ impl Sweep {
     }
 }
 
+/// Whether a client has a connection that it must be told of when it ends.
+fn is_tcp_past_handshake(state: State) -> bool {
+    [State::ESTABLISHED, State::ADOPTED, State::CLOSING].contains(&state)
+}
+
+/// Whether a service ends the flows of backends that are gone.
+fn resets(arrays: &Arrays, service: u16) -> bool {
+    arrays.services.get(usize::from(service)).is_some_and(|row| {
+        use_of_service(row) == Occupancy::InUse
+            && Options(row.options.load()).has(Options::RESET_ON_BACKEND_DOWN)
+    })
+}
+
 /// Counted from one tick ahead: a packet may have stamped its flow after `now` was read, and an age wraps.
 fn is_idle(data: Data, now: u64) -> bool {
     data.age(now + 1) > timeout::of(data.state()) + 1
@@ -186,7 +219,7 @@ impl BitSet {
 #[cfg(test)]
 mod tests {
     use lb_common::backend::{Backend, IN_USE};
-    use lb_common::flow::{Key4, Key6, LOCK, State};
+    use lb_common::flow::{Key4, Key6, LOCK};
     use lb_common::next_hop::NextHop;
     use lb_common::service::Service;
     use lb_common::{Be16, Be32};
@@ -272,6 +305,35 @@ mod tests {
         assert_eq!(arrays.backends[5].port, Be16::default());
         assert_eq!(arrays.services[2].port, Be16::default());
         assert_eq!(arrays.backends[6].port, Be16::new(80), "in use");
+    }
+
+    #[test]
+    fn where_a_service_resets_a_removed_backends_flows_stay_for_a_while() {
+        let mut arrays = arrays();
+        let service = |options: Options| Service {
+            port: Be16::new(80),
+            live: 1,
+            options: options.0.into(),
+            ..Service::default()
+        };
+        arrays.services.write(1, service(Options::RESET_ON_BACKEND_DOWN));
+        arrays.services.write(2, service(Options::default()));
+        arrays.backends.write(5, Backend { port: Be16::new(80), ..Backend::default() });
+        let ways = &arrays.flows4[0].ways;
+        entry(&ways[0], key(1, 1), flow(State::ESTABLISHED, 5), 9);
+        entry(&ways[1], key(2, 1), flow(State::HALF_OPEN, 5), 9);
+        entry(&ways[2], key(3, 1), flow(State::DATAGRAM, 5), 9);
+        entry(&ways[3], key(4, 2), flow(State::ESTABLISHED, 5), 9);
+        let mut sweep = Sweep::default();
+        for now in [NOW, NOW + timeout::CLOSING] {
+            sweep.step(&mut arrays, now);
+            assert_eq!(states(&arrays, 0), ["closing", "free", "free", "free"]);
+            assert_eq!(arrays.own_traffic(5).closed.load(), 3, "each was closed once");
+            assert_eq!(arrays.backends[5].port, Be16::new(80), "still named");
+        }
+        sweep.step(&mut arrays, NOW + timeout::CLOSING + 1);
+        assert_eq!(states(&arrays, 0)[0], "free");
+        assert_eq!(arrays.backends[5].port, Be16::default());
     }
 
     #[test]

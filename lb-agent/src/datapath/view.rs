@@ -219,7 +219,7 @@ impl Tables for View<'_> {
 mod tests {
     use lb_common::backend::Standing;
     use lb_common::flow::{Key4, Key6};
-    use lb_common::service::{Index, Table};
+    use lb_common::service::{Index, Options, Table};
 
     use super::*;
     use crate::datapath::arrays::Sizes;
@@ -271,8 +271,8 @@ mod tests {
                 standing: Standing { serving: true, sibling: 0, weight: 1 },
             },
             Action::WriteTable { region: 0, slots: vec![5; 251] },
-            Action::PutService { id: 1, vip, table },
-            Action::PutService { id: 2, vip: vip6, table: none },
+            Action::PutService { id: 1, vip, table, options: Options::default() },
+            Action::PutService { id: 2, vip: vip6, table: none, options: Options::default() },
             Action::WriteDirectory { half: 1, key, buckets: half },
             Action::SwitchDirectory { half: 1 },
         ] {

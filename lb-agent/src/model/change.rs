@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::desired::Desired;
 use super::endpoint::Endpoint;
 use super::health::Checks;
-use super::keyword::{Admin, Mode, OnNoBackend, Strategy};
+use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Strategy};
 use super::name::ServiceName;
 use super::refusal::Refusal;
 use super::service::{Backend, Removing, Service};
@@ -45,6 +45,8 @@ pub struct ServiceChange {
     pub mode: Option<Mode>,
     /// What a new flow meets while no backend takes traffic.
     pub on_no_backend: Option<OnNoBackend>,
+    /// What a flow meets whose backend is dead or removed.
+    pub on_backend_down: Option<OnBackendDown>,
     /// What decides whether a backend is fit.
     pub health: Option<Checks>,
 }
@@ -52,7 +54,7 @@ pub struct ServiceChange {
 /// How a backend goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// At once; its flows are re-balanced.
+    /// At once; its flows are re-balanced or reset, as the service says.
     Now,
     /// With its last flow, but not later than this.
     Drain(SystemTime),
@@ -89,10 +91,11 @@ impl Change {
 
 impl ServiceChange {
     fn apply(&self, service: &mut Service) {
-        let Self { strategy, mode, on_no_backend, health } = self;
+        let Self { strategy, mode, on_no_backend, on_backend_down, health } = self;
         service.strategy = strategy.unwrap_or(service.strategy);
         service.mode = mode.unwrap_or(service.mode);
         service.on_no_backend = on_no_backend.unwrap_or(service.on_no_backend);
+        service.on_backend_down = on_backend_down.unwrap_or(service.on_backend_down);
         if let Some(health) = health {
             service.health = health.clone();
         }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::desired::Desired;
 use super::endpoint::Endpoint;
 use super::health::{Checks, HealthSpec};
-use super::keyword::{Admin, Mode, OnNoBackend, Protocol, Strategy, Track};
+use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 use super::name::ServiceName;
 use super::quote::{Quoted, shorten};
 use super::refusal::Refusal;
@@ -45,6 +45,8 @@ pub struct RawService {
     track: Track,
     #[serde(default, rename = "on-no-backend")]
     on_no_backend: OnNoBackend,
+    #[serde(default, rename = "on-backend-down")]
+    on_backend_down: OnBackendDown,
     health: Option<Checks>,
     #[serde(default, rename = "backend")]
     backends: Vec<RawBackend>,
@@ -137,6 +139,7 @@ impl RawService {
             mode: self.mode,
             track: self.track,
             on_no_backend: self.on_no_backend,
+            on_backend_down: self.on_backend_down,
             ..Service::new(self.name, self.vip, self.protocol)
         };
         if let Some(health) = self.health {
@@ -181,6 +184,7 @@ fn print_service(text: &mut String, service: &Service) -> std::fmt::Result {
     writeln!(text, "mode = \"{}\"", service.mode)?;
     writeln!(text, "track = \"{}\"", service.track)?;
     writeln!(text, "on-no-backend = \"{}\"", service.on_no_backend)?;
+    writeln!(text, "on-backend-down = \"{}\"", service.on_backend_down)?;
     if service.health.is_empty() {
         writeln!(text, "\n[service.health]\ntype = \"none\"")?;
     }

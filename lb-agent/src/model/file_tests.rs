@@ -26,14 +26,18 @@ fn any_checks() -> impl Generator<Value = Checks> {
 fn any_service() -> impl Generator<Value = Service> {
     let backend = (any::<u16>(), select(Admin::ALL))
         .prop_map(|(weight, admin)| Backend { weight: Weight::from(weight), admin });
-    let words = (select(Protocol::ALL), select(Strategy::ALL), select(OnNoBackend::ALL));
+    let words =
+        (select(Protocol::ALL), select(Strategy::ALL), select(OnNoBackend::ALL), select(OnBackendDown::ALL));
     ("[A-Za-z0-9._-]{1,63}", any_endpoint(), words, any_checks(), btree_map(any_endpoint(), backend, 0..4))
-        .prop_map(|(name, vip, (protocol, strategy, on_no_backend), health, backends)| Service {
-            strategy,
-            on_no_backend,
-            health,
-            backends,
-            ..Service::new(name.parse().unwrap(), vip, protocol)
+        .prop_map(|(name, vip, (protocol, strategy, on_no_backend, on_backend_down), health, backends)| {
+            Service {
+                strategy,
+                on_no_backend,
+                on_backend_down,
+                health,
+                backends,
+                ..Service::new(name.parse().unwrap(), vip, protocol)
+            }
         })
 }
 
@@ -62,6 +66,7 @@ strategy = "maglev"
 mode = "dnat"
 track = "full"
 on-no-backend = "reset"
+on-backend-down = "rebalance"
 
 [service.health]
 type = "tcp"
@@ -123,7 +128,7 @@ fn each_bad_file_has_its_message() {
     let cases = [
         (
             format!("{SERVICE}colour = \"red\"\n"),
-            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `track`, `on-no-backend`, `health`, `backend`",
+            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `track`, `on-no-backend`, `on-backend-down`, `health`, `backend`",
         ),
         (
             format!("{SERVICE}strategy = \"round-robin\"\n"),

@@ -128,6 +128,17 @@ keyword! {
 }
 
 keyword! {
+    /// What a flow meets whose backend is dead or removed.
+    OnBackendDown, "on-backend-down" {
+        /// Another backend.
+        #[default]
+        Rebalance = "rebalance",
+        /// A TCP reset, or an ICMP "port unreachable" for UDP.
+        Reset = "reset",
+    }
+}
+
+keyword! {
     /// What the operator wants of a backend.
     Admin, "admin" {
         /// Takes new flows while it is fit.

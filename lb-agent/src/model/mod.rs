@@ -22,7 +22,7 @@ pub use desired::Desired;
 pub use diff::differences;
 pub use endpoint::Endpoint;
 pub use health::{Checks, HealthArgument, HealthSpec};
-pub use keyword::{Admin, HealthType, Mode, OnNoBackend, Protocol, Strategy, Track};
+pub use keyword::{Admin, HealthType, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 pub use name::ServiceName;
 pub use period::Period;
 pub use quote::{Quoted, shorten};

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::endpoint::Endpoint;
 use super::health::Checks;
-use super::keyword::{Admin, Mode, OnNoBackend, Protocol, Strategy, Track};
+use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 use super::name::ServiceName;
 use super::weight::Weight;
 
@@ -26,6 +26,8 @@ pub struct Service {
     pub track: Track,
     /// What a new flow meets while no backend takes traffic.
     pub on_no_backend: OnNoBackend,
+    /// What a flow meets whose backend is dead or removed.
+    pub on_backend_down: OnBackendDown,
     /// What decides whether a backend is fit.
     pub health: Checks,
     /// Those that belong to it.
@@ -63,6 +65,7 @@ impl Service {
             mode: Mode::default(),
             track: Track::default(),
             on_no_backend: OnNoBackend::default(),
+            on_backend_down: OnBackendDown::default(),
             health: Checks::default_of(protocol),
             backends: BTreeMap::new(),
             removing: BTreeMap::new(),

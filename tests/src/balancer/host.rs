@@ -17,6 +17,12 @@ pub fn tables(lab: &Lab) -> MemoryTables {
     tables
 }
 
+/// Gives the host's tables another configuration; flows and counts stay.
+pub fn reconfigure(tables: &mut MemoryTables, lab: &Lab) {
+    let backends = tables.backends.len() as u32;
+    rows(tables).configure(lab, backends);
+}
+
 pub(super) fn rows(tables: &mut MemoryTables) -> Rows<'_> {
     Rows {
         settings: &mut tables.settings,

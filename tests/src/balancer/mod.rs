@@ -14,7 +14,7 @@ use crate::lab::{INGRESS_INDEX, Lab, Rows};
 use crate::packet::Packet;
 
 pub use flows::Flow;
-pub use host::tables;
+pub use host::{reconfigure, tables};
 pub use run::{Action, Counters, Run, moved};
 
 /// A balancer with a lab's tables.

@@ -95,6 +95,7 @@ impl Rows<'_> {
             port: Be16::new(service.port),
             protocol: service.protocol,
             live: 1,
+            options: service.options.0.into(),
             ..ServiceRow::default()
         };
         lines(slots.len() as u32)

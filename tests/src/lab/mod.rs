@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use lb_common::address::{Address, Be16, Protocol};
 use lb_common::next_hop::{Hop, Tag};
-use lb_common::service::OnNoBackend;
+use lb_common::service::{OnNoBackend, Options};
 
 use crate::packet::{Mac, Packet, packet};
 
@@ -265,14 +265,15 @@ pub struct Service {
     port: u16,
     protocol: Protocol,
     on_no_backend: OnNoBackend,
+    options: Options,
     backends: Vec<Backend>,
     slots: Option<Vec<u16>>,
 }
 
 impl Service {
     fn new(vip: &str, port: u16, protocol: Protocol) -> Self {
-        let on_no_backend = OnNoBackend::Reset;
-        Self { vip: address(vip), port, protocol, on_no_backend, backends: Vec::new(), slots: None }
+        let (on_no_backend, options) = (OnNoBackend::Reset, Options::default());
+        Self { vip: address(vip), port, protocol, on_no_backend, options, backends: Vec::new(), slots: None }
     }
 
     /// A TCP service.
@@ -298,6 +299,13 @@ impl Service {
     #[must_use]
     pub const fn silent(mut self) -> Self {
         self.on_no_backend = OnNoBackend::Drop;
+        self
+    }
+
+    /// Flows whose backend is gone are ended, not given another.
+    #[must_use]
+    pub const fn resetting(mut self) -> Self {
+        self.options = self.options.with(Options::RESET_ON_BACKEND_DOWN);
         self
     }
 

@@ -9,7 +9,9 @@ const OPEN: u16 = 80;
 /// The first of the ports of services that are special in one way each.
 const FIRST_SPECIAL: u16 = 81;
 /// How many of those there are, of each protocol and family.
-const SPECIALS: usize = 7;
+const SPECIALS: usize = 8;
+/// The port of the services whose backends die: the last of the special ones but one.
+const FRAIL: u16 = FIRST_SPECIAL + SPECIALS as u16 - 2;
 /// Ports of clients, from there on. Few, so that flows are met again.
 const FIRST_CLIENT_PORT: u16 = 1000;
 const CLIENT_PORTS: usize = 100;
@@ -17,21 +19,33 @@ const CLIENT_PORTS: usize = 100;
 /// A balancer on which all of it has a meaning.
 #[must_use]
 pub fn lab() -> Lab {
-    build(|service| service)
+    build(|service| service, false)
+}
+
+/// The same later: some services' backends have died.
+#[must_use]
+pub fn later_lab() -> Lab {
+    build(|service| service, true)
 }
 
 /// The same with tables that contradict each other: some services' slots name a row that is nobody's.
 #[must_use]
 pub fn contradictory_lab() -> Lab {
-    build(|service| service.slots(&[0]))
+    build(|service| service.slots(&[0]), false)
 }
 
-fn build(last: fn(Service) -> Service) -> Lab {
+/// The same later.
+#[must_use]
+pub fn later_contradictory_lab() -> Lab {
+    build(|service| service.slots(&[0]), true)
+}
+
+fn build(last: fn(Service) -> Service, later: bool) -> Lab {
     let mut lab = Lab::new().flow_buckets(64).icmp_errors(40);
     for hosts in FAMILIES {
         for service in [Service::tcp, Service::udp] {
             lab = lab.service(open(service(hosts.vip, OPEN), &hosts));
-            for (special, port) in specials(&hosts, last).into_iter().zip(FIRST_SPECIAL..) {
+            for (special, port) in specials(&hosts, last, later).into_iter().zip(FIRST_SPECIAL..) {
                 lab = lab.service(special(service(hosts.vip, port)));
             }
         }
@@ -50,11 +64,13 @@ fn open(service: Service, hosts: &Hosts) -> Service {
 /// What to make of a service.
 type Special = Box<dyn Fn(Service) -> Service>;
 
-fn specials(hosts: &Hosts, last: fn(Service) -> Service) -> [Special; SPECIALS] {
+fn specials(hosts: &Hosts, last: fn(Service) -> Service, later: bool) -> [Special; SPECIALS] {
     let by = |address: &'static str| -> Special {
         Box::new(move |service| service.backend(Backend::at(address, 8080).unresolved()))
     };
     let ways = hosts.special_backends;
+    let frail = Backend::at(hosts.backends[3], 8080);
+    let frail = if later { frail.dead() } else { frail };
     [
         Box::new(|service| service),
         Box::new(Service::silent),
@@ -62,6 +78,7 @@ fn specials(hosts: &Hosts, last: fn(Service) -> Service) -> [Special; SPECIALS] 
         by(ways.blackhole),
         by(ways.local),
         by(ways.narrow),
+        Box::new(move |service| service.backend(frail.clone()).resetting()),
         Box::new(last),
     ]
 }
@@ -70,7 +87,8 @@ fn specials(hosts: &Hosts, last: fn(Service) -> Service) -> [Special; SPECIALS] 
 pub fn any_frame(random: &mut Random) -> Packet {
     let hosts = random.pick(&FAMILIES);
     let frame = match random.below(100) {
-        0..40 => request(random, &hosts),
+        0..32 => request(random, &hosts),
+        32..40 => to_frail(random, &hosts),
         40..65 => reply(random, &hosts),
         65..75 => about_reply(random, &hosts),
         75..85 => about_request(random, &hosts),
@@ -117,6 +135,12 @@ fn request(random: &mut Random, hosts: &Hosts) -> Packet {
     };
     let client_port = client_port(random);
     transport(random, packet().eth(ROUTER, WAN).ip(source, hosts.vip), client_port, port)
+}
+
+/// A request to a service whose backends die, of one of a few flows, so that they are met again afterwards.
+fn to_frail(random: &mut Random, hosts: &Hosts) -> Packet {
+    let client_port = FIRST_CLIENT_PORT + random.below(4) as u16;
+    transport(random, packet().eth(ROUTER, WAN).ip(hosts.client, hosts.vip), client_port, FRAIL)
 }
 
 fn reply(random: &mut Random, hosts: &Hosts) -> Packet {

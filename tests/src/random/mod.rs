@@ -5,7 +5,7 @@
 mod frames;
 mod mutations;
 
-pub use frames::{any_frame, contradictory_lab, lab, valid_request};
+pub use frames::{any_frame, contradictory_lab, lab, later_contradictory_lab, later_lab, valid_request};
 pub use mutations::mutate;
 
 /// A stream of numbers that look random: SplitMix64.

@@ -12,6 +12,7 @@ macro_rules! balancer {
     };
 }
 
+mod backend_down;
 mod broken;
 mod checksums;
 mod errors;

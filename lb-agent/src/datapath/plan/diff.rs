@@ -9,6 +9,7 @@ use lb_common::directory::Bucket;
 use lb_common::service::Table;
 
 use super::check::check;
+use super::options::options;
 use super::{Action, Plan, TableInputs, directory};
 use crate::datapath::arrays::Arrays;
 use crate::datapath::identity::Endpoint;
@@ -37,6 +38,7 @@ pub(crate) fn diff(
     differ.add_addresses(wanted);
     differ.switch_tables(&targets)?;
     differ.weigh(&targets);
+    differ.set_options(&targets);
     differ.remove(&targets)?;
     Ok(differ.plan)
 }
@@ -227,8 +229,9 @@ impl<'a> Differ<'a> {
         for target in targets.iter().filter(|target| target.table.is_none()) {
             self.say(format!("service {} ({}): added", target.service.name, target.vip));
             let table = self.table(target, None)?;
-            self.act(Action::PutService { id: target.id, vip: target.vip, table });
-            self.now.services.insert(target.vip, ObservedService { id: target.id, table });
+            let (id, vip, options) = (target.id, target.vip, options(target.service));
+            self.act(Action::PutService { id, vip, table, options });
+            self.now.services.insert(vip, ObservedService { id, table, options });
         }
         Ok(())
     }

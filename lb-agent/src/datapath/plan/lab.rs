@@ -9,6 +9,7 @@ use lb_common::directory::{Bucket, Entry, Kind, hash};
 use lb_common::service::Table;
 
 use super::diff::row_weight;
+use super::options::options;
 use super::{Action, Plan, TableInputs, diff};
 use crate::datapath::Wanted;
 use crate::datapath::arrays::{Arrays, Sizes};
@@ -232,6 +233,7 @@ impl Lab {
                 members.push(Member { address: endpoint.address, port: endpoint.port, weight, id });
                 rows += 1;
             }
+            assert_eq!(observed.services[&vip].options, options(service));
             let table = observed.services[&vip].table;
             assert_eq!(table.on_no_backend() as u8, service.on_no_backend as u8);
             let slots = self.arrays.table(table.line(), table.slots());

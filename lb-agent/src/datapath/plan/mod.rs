@@ -9,6 +9,7 @@ mod diff;
 mod directory;
 #[cfg(test)]
 mod lab;
+mod options;
 mod removal;
 mod slots;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use std::net::IpAddr;
 
 use lb_common::backend::Standing;
 use lb_common::directory::Bucket;
-use lb_common::service::Table;
+use lb_common::service::{Options, Table};
 
 use super::identity::Endpoint;
 use super::tables::Member;
@@ -40,9 +41,11 @@ pub(crate) enum Action {
     /// Writes a slot region that no service names.
     WriteTable { region: u32, slots: Vec<u16> },
     /// Writes the row of a new service.
-    PutService { id: u16, vip: Endpoint, table: Table },
+    PutService { id: u16, vip: Endpoint, table: Table, options: Options },
     /// Gives a service another table.
     SwitchTable { service: u16, table: Table },
+    /// Gives a service other options.
+    SetOptions { service: u16, options: Options },
     /// Writes the directory half that is not read.
     WriteDirectory { half: usize, key: u64, buckets: Vec<Bucket> },
     /// Has packets read that half.
@@ -73,6 +76,9 @@ impl fmt::Display for Action {
             Self::PutService { id, vip, .. } => write!(f, "write service row {id}: {vip}"),
             Self::SwitchTable { service, table } => {
                 write!(f, "switch service row {service} to {} slots at line {}", table.slots(), table.line())
+            }
+            Self::SetOptions { service, options } => {
+                write!(f, "set options of service row {service}: {:#x}", options.0)
             }
             Self::WriteDirectory { half, buckets, .. } => {
                 write!(f, "write directory half {half}: {} buckets", buckets.len())

@@ -6,6 +6,7 @@ use super::Action;
 use super::diff::{Differ, Target, chain};
 use crate::datapath::WantedBackend;
 use crate::datapath::identity::Endpoint;
+use crate::model::OnBackendDown;
 
 impl Differ<'_> {
     /// Takes out of use what is wanted no more, and has dead backends give up their flows.
@@ -33,6 +34,11 @@ impl Differ<'_> {
             })
             .map(|(&id, _)| id)
             .collect();
+        let resetting: BTreeSet<u16> = targets
+            .iter()
+            .filter(|target| target.service.on_backend_down == OnBackendDown::Reset)
+            .flat_map(|target| target.backends.iter().map(|(id, _)| *id))
+            .collect();
         if !lowered.is_empty() {
             // A packet that read the old table may still be about to look at the backend.
             self.grace_period();
@@ -40,10 +46,11 @@ impl Differ<'_> {
         for &id in &lowered {
             self.set_standing(id, false, 0);
             if let Some(backend) = wanted.get(&id) {
-                self.say(format!(
-                    "backend {}: out of service, its flows are given to others",
-                    backend.address
-                ));
+                let fate = match resetting.contains(&id) {
+                    true => "its flows are reset",
+                    false => "its flows are given to others",
+                };
+                self.say(format!("backend {}: out of service, {fate}", backend.address));
             }
         }
         self.retire(&gone_services, &gone)

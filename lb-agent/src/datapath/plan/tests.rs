@@ -8,7 +8,7 @@ use proptest::strategy::Strategy as Generator;
 use super::Action;
 use super::lab::Lab;
 use crate::datapath::{Wanted, WantedBackend, WantedService};
-use crate::model::{OnNoBackend, Protocol, Strategy};
+use crate::model::{OnBackendDown, OnNoBackend, Protocol, Strategy};
 
 #[test]
 fn the_first_service_comes_up_in_order() {
@@ -63,6 +63,22 @@ fn a_changed_answer_to_no_backend_writes_no_table() {
     state.services[0].on_no_backend = OnNoBackend::Drop;
     let plan = lab.plan(&state).unwrap();
     assert_eq!(plan.actions.iter().map(kind).collect::<Vec<_>>(), ["SwitchTable"]);
+}
+
+#[test]
+fn options_change_before_the_backends_go_that_they_are_about() {
+    let mut lab = Lab::new();
+    let mut state = wanted(vec![service("10.0.0.100:80", &["10.0.1.1:80", "10.0.1.2:80"])]);
+    lab.apply(&state);
+    state.services[0].on_backend_down = OnBackendDown::Reset;
+    let plan = lab.plan(&state).unwrap();
+    assert_eq!(plan.actions.iter().map(kind).collect::<Vec<_>>(), ["SetOptions"]);
+    state.services[0].backends.remove(0);
+    let plan = lab.plan(&state).unwrap();
+    let kinds: Vec<_> = plan.actions.iter().map(kind).collect();
+    let place = |name| kinds.iter().position(|kind| *kind == name);
+    assert!(place("SetOptions").is_some() && place("SetOptions") < place("SetBackend"), "{kinds:?}");
+    lab.carry_out(&plan, usize::MAX);
 }
 
 #[test]
@@ -145,6 +161,7 @@ fn kind(action: &Action) -> &'static str {
         Action::WriteTable { .. } => "WriteTable",
         Action::PutService { .. } => "PutService",
         Action::SwitchTable { .. } => "SwitchTable",
+        Action::SetOptions { .. } => "SetOptions",
         Action::WriteDirectory { .. } => "WriteDirectory",
         Action::SwitchDirectory { .. } => "SwitchDirectory",
         Action::GracePeriod => "GracePeriod",
@@ -168,6 +185,7 @@ fn service(vip: &str, backends: &[&str]) -> WantedService {
         protocol: Protocol::Tcp,
         strategy: Strategy::Maglev,
         on_no_backend: OnNoBackend::Reset,
+        on_backend_down: OnBackendDown::Rebalance,
         backends: backends.iter().map(backend).collect(),
     }
 }
@@ -194,17 +212,20 @@ fn any_wanted() -> impl Generator<Value = Wanted> {
 
 fn any_service() -> impl Generator<Value = WantedService> {
     let backends = prop::collection::btree_map(1u8..6, (0u32..3, any::<bool>()), 0..5);
-    (backends, any::<bool>(), any::<bool>()).prop_map(|(backends, maglev, reset)| WantedService {
-        strategy: if maglev { Strategy::Maglev } else { Strategy::ConsistentHash },
-        on_no_backend: if reset { OnNoBackend::Reset } else { OnNoBackend::Drop },
-        backends: backends
-            .into_iter()
-            .map(|(host, (weight, serving))| WantedBackend {
-                address: SocketAddr::from(([10, 0, 1, host], 8080)),
-                weight,
-                serving,
-            })
-            .collect(),
-        ..service("10.0.0.100:80", &[])
+    (backends, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(backends, maglev, reset, down)| {
+        WantedService {
+            strategy: if maglev { Strategy::Maglev } else { Strategy::ConsistentHash },
+            on_no_backend: if reset { OnNoBackend::Reset } else { OnNoBackend::Drop },
+            on_backend_down: if down { OnBackendDown::Reset } else { OnBackendDown::Rebalance },
+            backends: backends
+                .into_iter()
+                .map(|(host, (weight, serving))| WantedBackend {
+                    address: SocketAddr::from(([10, 0, 1, host], 8080)),
+                    weight,
+                    serving,
+                })
+                .collect(),
+            ..service("10.0.0.100:80", &[])
+        }
     })
 }

@@ -1,0 +1,30 @@
+//! What is set for a service besides its table: one word, written at once.
+
+use lb_common::service::Options;
+
+use super::Action;
+use super::diff::{Differ, Target};
+use crate::datapath::WantedService;
+use crate::model::OnBackendDown;
+
+impl Differ<'_> {
+    /// Gives services in use the options that they shall have. Before backends go, whose flows meet them.
+    pub(super) fn set_options(&mut self, targets: &[Target<'_>]) {
+        for target in targets {
+            let options = options(target.service);
+            let Some(service) = self.now.services.get_mut(&target.vip) else { continue };
+            if service.options != options {
+                service.options = options;
+                self.act(Action::SetOptions { service: target.id, options });
+            }
+        }
+    }
+}
+
+/// The options of a service.
+pub(super) fn options(service: &WantedService) -> Options {
+    match service.on_backend_down {
+        OnBackendDown::Rebalance => Options::default(),
+        OnBackendDown::Reset => Options::RESET_ON_BACKEND_DOWN,
+    }
+}
