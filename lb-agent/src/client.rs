@@ -55,6 +55,7 @@ pub struct Call<'a> {
     path: String,
     body: (&'static str, Vec<u8>),
     accept: &'static str,
+    if_match: Option<String>,
 }
 
 impl Client {
@@ -72,6 +73,7 @@ impl Client {
             path,
             body: ("application/json", Vec::new()),
             accept: "application/json",
+            if_match: None,
         }
     }
 }
@@ -84,6 +86,12 @@ impl Call<'_> {
             // Writing to a string cannot fail.
             let _ = write!(self.path, "{separator}{name}={}", encode(&value.to_string()));
         }
+        self
+    }
+
+    /// Only if what it changes is still at that revision.
+    pub fn if_revision(mut self, revision: Option<u64>) -> Self {
+        self.if_match = revision.map(|number| format!("\"{number}\""));
         self
     }
 
@@ -157,7 +165,11 @@ impl Call<'_> {
         // Ends with the sender; what goes wrong in it comes out of the request below.
         tokio::spawn(connection);
         let (kind, body) = self.body;
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(tag) = &self.if_match {
+            request = request.header(header::IF_MATCH, tag);
+        }
+        let request = request
             .method(&self.method)
             .uri(&self.path)
             .header(header::HOST, "lb-agent")

@@ -25,6 +25,8 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     /// Where the desired state is kept.
     pub state_dir: PathBuf,
+    /// How many revisions of it are kept.
+    pub revisions: u32,
     /// The socket of the admin API.
     pub socket: PathBuf,
     /// Where programs, links and maps are pinned, on a bpffs.
@@ -82,12 +84,12 @@ pub enum ConfigError {
     /// The file has an unknown key or a bad value.
     #[error(transparent)]
     Invalid(#[from] file::FileError),
-    /// A table size that cannot be.
-    #[error("{origin}: limits.{key} = {value} cannot be: {reason}")]
+    /// A number that cannot be.
+    #[error("{origin}: {key} = {value} cannot be: {reason}")]
     Limit {
         /// The file.
         origin: String,
-        /// The key within `[limits]`.
+        /// The key, with its table.
         key: &'static str,
         /// What it says.
         value: u32,
@@ -107,6 +109,7 @@ impl Default for Config {
             interfaces: Vec::new(),
             xdp_mode: XdpMode::Auto,
             state_dir: "/var/lib/lb-agent".into(),
+            revisions: 20,
             socket: DEFAULT_SOCKET.into(),
             pin_dir: "/sys/fs/bpf/lb-agent".into(),
             manage_vips: true,
@@ -144,12 +147,22 @@ impl Config {
             return Err(error.into());
         }
         let config: Self = file::read_toml(text, origin)?;
-        match config.limits.problem() {
+        match config.problem() {
             Some((key, value, reason)) => {
                 Err(ConfigError::Limit { origin: origin.to_owned(), key, value, reason })
             }
             None => Ok(config),
         }
+    }
+}
+
+impl Config {
+    /// The first number that cannot be, with the reason.
+    fn problem(&self) -> Option<(&'static str, u32, String)> {
+        let (low, high) = REVISIONS;
+        let is_outside = !(low..=high).contains(&self.revisions);
+        let revisions = || ("revisions", self.revisions, format!("it is from {low} to {high}"));
+        is_outside.then(revisions).or_else(|| self.limits.problem())
     }
 }
 
@@ -162,17 +175,17 @@ impl Limits {
         };
         let lines = u64::from(services.saturating_add(2)) * u64::from(lb_common::slot::lines(table_size));
         let checks = [
-            ("flows", flows, outside(flows, FLOWS)),
-            ("services", services, outside(services, SERVICES)),
-            ("backends", backends, outside(backends, BACKENDS)),
-            ("table_size", table_size, outside(table_size, TABLE_SIZE)),
+            ("limits.flows", flows, outside(flows, FLOWS)),
+            ("limits.services", services, outside(services, SERVICES)),
+            ("limits.backends", backends, outside(backends, BACKENDS)),
+            ("limits.table_size", table_size, outside(table_size, TABLE_SIZE)),
             (
-                "table_size",
+                "limits.table_size",
                 table_size,
                 (!is_prime(table_size)).then(|| format!("it is a prime, such as {}", next_prime(table_size))),
             ),
             (
-                "table_size",
+                "limits.table_size",
                 table_size,
                 (lines > SLOT_LINES)
                     .then(|| format!("with services = {services} the tables do not fit: lower one of them")),
@@ -182,6 +195,8 @@ impl Limits {
     }
 }
 
+/// Each takes as much as the state itself.
+const REVISIONS: (u32, u32) = (1, 1000);
 /// Beyond this the flow table alone takes gigabytes.
 const FLOWS: (u32, u32) = (1024, 1 << 26);
 /// Identifiers of services and backends are 16 bits; backend 0 is nobody.
@@ -255,6 +270,7 @@ mod tests {
             interfaces = ["eth0", "eth1"]
             xdp_mode = "native"
             state_dir = "/a"
+            revisions = 5
             socket = "/b"
             pin_dir = "/c"
             manage_vips = false
@@ -270,6 +286,7 @@ mod tests {
             interfaces: vec!["eth0".parse().unwrap(), "eth1".parse().unwrap()],
             xdp_mode: XdpMode::Native,
             state_dir: "/a".into(),
+            revisions: 5,
             socket: "/b".into(),
             pin_dir: "/c".into(),
             manage_vips: false,
@@ -284,7 +301,7 @@ mod tests {
         let cases = [
             (
                 "\ninterface = [\"eth0\"]\n",
-                "config.toml line 2, `interface = [\"eth0\"]`: unknown key `interface`, expected one of `interfaces`, `xdp_mode`, `state_dir`, `socket`, `pin_dir`, `manage_vips`, `diagnostics`, `limits`",
+                "config.toml line 2, `interface = [\"eth0\"]`: unknown key `interface`, expected one of `interfaces`, `xdp_mode`, `state_dir`, `revisions`, `socket`, `pin_dir`, `manage_vips`, `diagnostics`, `limits`",
             ),
             (
                 "[limits]\nflow = 1\n",
@@ -306,6 +323,7 @@ mod tests {
                 "[limits]\ntable_size = 65536\n",
                 "config.toml: limits.table_size = 65536 cannot be: it is a prime, such as 65537",
             ),
+            ("revisions = 0\n", "config.toml: revisions = 0 cannot be: it is from 1 to 1000"),
             ("[limits]\nbackends = 0\n", "config.toml: limits.backends = 0 cannot be: it is from 1 to 65535"),
             (
                 "[limits]\nservices = 4096\ntable_size = 655357\n",

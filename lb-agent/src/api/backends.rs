@@ -1,11 +1,11 @@
 //! `/v1/backends`, `/v1/services/{name}/backends` and `/v1/services/{name}/backends/{address}`.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::etag::{IfMatch, Tagged};
 use super::extract::{BackendPath, Body, Parameters, ServicePath};
 use super::problem::Problem;
 use super::state::drain;
@@ -31,40 +31,47 @@ pub(super) struct RemovalParameters {
     force: bool,
 }
 
-pub(super) async fn list(State(control): State<Handle>) -> Result<Json<Vec<BackendView>>, Problem> {
-    Ok(Json(control.snapshot().await?.backends()))
+pub(super) async fn list(State(control): State<Handle>) -> Result<Tagged<Vec<BackendView>>, Problem> {
+    let snapshot = control.snapshot().await?;
+    Ok(Tagged(snapshot.revision, snapshot.backends()))
 }
 
 pub(super) async fn list_of(
     State(control): State<Handle>,
     ServicePath(name): ServicePath,
-) -> Result<Json<Vec<BackendView>>, Problem> {
-    Ok(Json(control.snapshot().await?.backends_of(&name)?))
+) -> Result<Tagged<Vec<BackendView>>, Problem> {
+    let snapshot = control.snapshot().await?;
+    Ok(Tagged(snapshot.revision_of(&name), snapshot.backends_of(&name)?))
 }
 
 pub(super) async fn show(
     State(control): State<Handle>,
     BackendPath(name, address): BackendPath,
-) -> Result<Json<BackendView>, Problem> {
-    Ok(Json(control.snapshot().await?.backend(&name, address)?))
+) -> Result<Tagged<BackendView>, Problem> {
+    let snapshot = control.snapshot().await?;
+    Ok(Tagged(snapshot.revision_of(&name), snapshot.backend(&name, address)?))
 }
 
 pub(super) async fn add(
     State(control): State<Handle>,
     ServicePath(name): ServicePath,
+    if_match: IfMatch,
     Body(raw): Body<RawBackend>,
-) -> Result<(StatusCode, Json<BackendView>), Problem> {
-    control.change(Change::AddBackend(name.clone(), raw.address, raw.backend()), false).await?;
-    Ok((StatusCode::CREATED, Json(control.snapshot().await?.backend(&name, raw.address)?)))
+) -> Result<(StatusCode, Tagged<BackendView>), Problem> {
+    let change = Change::AddBackend(name.clone(), raw.address, raw.backend());
+    control.order(change, if_match.service(&name)).await?;
+    Ok((StatusCode::CREATED, show(State(control), BackendPath(name, raw.address)).await?))
 }
 
 pub(super) async fn set(
     State(control): State<Handle>,
     BackendPath(name, address): BackendPath,
+    if_match: IfMatch,
     Body(BackendChange { weight, admin }): Body<BackendChange>,
-) -> Result<Json<BackendView>, Problem> {
-    control.change(Change::SetBackend(name.clone(), address, weight, admin), false).await?;
-    Ok(Json(control.snapshot().await?.backend(&name, address)?))
+) -> Result<Tagged<BackendView>, Problem> {
+    let change = Change::SetBackend(name.clone(), address, weight, admin);
+    control.order(change, if_match.service(&name)).await?;
+    show(State(control), BackendPath(name, address)).await
 }
 
 /// 202 with the backend while it drains, 204 once there is nothing left to show.
@@ -72,11 +79,13 @@ pub(super) async fn remove(
     State(control): State<Handle>,
     BackendPath(name, address): BackendPath,
     Parameters(RemovalParameters { drain_timeout, force }): Parameters<RemovalParameters>,
+    if_match: IfMatch,
 ) -> Result<Response, Problem> {
     let removal = if force { Removal::Now } else { drain(drain_timeout) };
-    control.change(Change::RemoveBackend(name.clone(), address, removal), false).await?;
-    match control.snapshot().await?.backend(&name, address) {
-        Ok(backend) => Ok((StatusCode::ACCEPTED, Json(backend)).into_response()),
+    let change = Change::RemoveBackend(name.clone(), address, removal);
+    control.order(change, if_match.service(&name)).await?;
+    match show(State(control), BackendPath(name, address)).await {
+        Ok(backend) => Ok((StatusCode::ACCEPTED, backend).into_response()),
         Err(_) => Ok(StatusCode::NO_CONTENT.into_response()),
     }
 }

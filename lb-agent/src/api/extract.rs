@@ -8,13 +8,16 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::problem::Problem;
-use crate::model::{Endpoint, ServiceName};
+use crate::model::{Endpoint, Quoted, ServiceName};
 
 /// The service that a path names.
 pub(super) struct ServicePath(pub(super) ServiceName);
 
 /// The backend that a path names.
 pub(super) struct BackendPath(pub(super) ServiceName, pub(super) Endpoint);
+
+/// The revision that a path names.
+pub(super) struct RevisionPath(pub(super) u64);
 
 /// The parameters of a query.
 pub(super) struct Parameters<T>(pub(super) T);
@@ -39,6 +42,16 @@ impl<S: Send + Sync> FromRequestParts<S> for BackendPath {
         let name = name.parse().map_err(|error| not_there(&error))?;
         let address = address.parse().map_err(|error| not_there(&error))?;
         Ok(Self(name, address))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RevisionPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let [number] = segments(parts, state).await?;
+        let no_number = || Problem::not_found(&format!("no revision {}: it is a number", Quoted(&number)));
+        number.parse().map(Self).map_err(|_| no_number())
     }
 }
 

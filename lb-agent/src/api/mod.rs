@@ -1,9 +1,11 @@
 //! The admin API: HTTP over a Unix socket, under `/v1`. The command line uses nothing else.
 
 mod backends;
+mod etag;
 mod extract;
 mod observe;
 mod problem;
+mod revisions;
 mod services;
 mod socket;
 mod state;
@@ -19,7 +21,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::UnixListener;
 
 use crate::control::Handle;
@@ -44,6 +46,9 @@ fn router(control: Handle) -> Router {
         )
         .route("/v1/backends", get(backends::list))
         .route("/v1/state", get(state::get).put(state::put).layer(DefaultBodyLimit::max(MAX_STATE)))
+        .route("/v1/revisions", get(revisions::list))
+        .route("/v1/revisions/{revision}", get(revisions::show))
+        .route("/v1/revisions/{revision}/rollback", post(revisions::rollback))
         .route("/v1/status", get(observe::status))
         .route("/v1/flows", get(observe::flows))
         .route("/v1/explain", get(observe::explain))

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::ControlError;
 use crate::model::{Quoted, Refusal, shorten};
+use crate::store::StoreError;
 
 /// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +93,11 @@ impl From<ControlError> for Problem {
         let detail = error.to_string();
         match error {
             ControlError::Refused(refusal) => refusal.into(),
-            ControlError::Store(_) | ControlError::Datapath(_) => {
+            ControlError::Stale { .. } => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "stale", "Changed meanwhile", &detail)
+            }
+            ControlError::Unreadable(StoreError::NotKept(_)) => Self::not_found(&detail),
+            ControlError::Store(_) | ControlError::Unreadable(_) | ControlError::Datapath(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "The change failed", &detail)
             }
             ControlError::Busy | ControlError::Stopped => {

@@ -8,10 +8,11 @@ use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::etag::{IfMatch, Tagged, tag};
 use super::extract::{Parameters, bytes, json};
 use super::problem::Problem;
 use super::types::ChangedView;
-use crate::control::Handle;
+use crate::control::{Handle, Order};
 use crate::model::file::{self, RawState};
 use crate::model::{Change, Desired, Period, Removal};
 
@@ -37,8 +38,14 @@ pub(super) fn drain(timeout: Option<Period>) -> Removal {
 }
 
 pub(super) async fn get(State(control): State<Handle>, headers: HeaderMap) -> Result<Response, Problem> {
-    let text = file::print(&control.snapshot().await?.desired);
-    if mentions(&headers, &header::ACCEPT, TOML) {
+    let snapshot = control.snapshot().await?;
+    Ok(tag(snapshot.revision, render(&snapshot.desired, &headers)?))
+}
+
+/// A state, in the language that is asked for.
+pub(super) fn render(desired: &Desired, headers: &HeaderMap) -> Result<Response, Problem> {
+    let text = file::print(desired);
+    if mentions(headers, &header::ACCEPT, TOML) {
         return Ok(([(header::CONTENT_TYPE, TOML)], text).into_response());
     }
     // By way of the file: whatever stands in one stands in the other.
@@ -50,14 +57,16 @@ pub(super) async fn get(State(control): State<Handle>, headers: HeaderMap) -> Re
 pub(super) async fn put(
     State(control): State<Handle>,
     Parameters(DeclareParameters { prune, dry_run, drain_timeout }): Parameters<DeclareParameters>,
+    if_match: IfMatch,
     request: Request,
-) -> Result<Json<ChangedView>, Problem> {
+) -> Result<Tagged<ChangedView>, Problem> {
     let is_toml = mentions(request.headers(), &header::CONTENT_TYPE, TOML);
     let body = bytes(request, &()).await?;
     let desired = if is_toml { read(&body)? } else { json::<RawState>(&body)?.desired()? };
     let prune = prune.unwrap_or(true).then(|| drain(drain_timeout));
-    let changed = control.change(Change::Declare { desired, prune }, dry_run).await?;
-    Ok(Json(ChangedView { dry_run, changes: changed.changes, steps: changed.plan.steps }))
+    let order = Order { dry_run, ..if_match.state() };
+    let changed = control.order(Change::Declare { desired, prune }, order).await?;
+    Ok(Tagged(changed.revision, ChangedView::new(changed, dry_run)))
 }
 
 fn read(body: &[u8]) -> Result<Desired, Problem> {

@@ -120,6 +120,7 @@ fn a_service_is_listed_with_the_fields_of_the_contract() {
         "name": "web", "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
         "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance",
         "health": ["tcp,interval=2s,timeout=1s,rise=2,fall=3"],
+        "revision": 2,
         "backends": 1, "active_connections": 3, "connections_total": 21,
     }]);
     server.world.lock().active.insert("10.0.1.11:8080".parse().unwrap(), 3);
@@ -179,7 +180,7 @@ fn the_state_is_the_same_in_toml_and_in_json() {
     server.client.call(Method::PUT, &["state"]).json(&json).send().unwrap();
     assert_eq!(server.client.call(Method::GET, &["state"]).text("application/toml").unwrap(), toml);
     let again: Value = server.client.call(Method::PUT, &["state"]).toml(toml.clone()).read().unwrap();
-    assert_eq!(again, json!({"dry_run": false, "changes": [], "steps": []}));
+    assert_eq!(again, json!({"dry_run": false, "revision": 4, "changes": [], "steps": []}));
     assert_eq!(file::print(&server.world.lock().saved), toml);
 }
 
@@ -192,10 +193,99 @@ fn a_dry_run_tells_and_does_nothing() {
     assert_eq!(
         changed,
         json!({
-            "dry_run": true, "changes": ["remove service web with its backends (1)"], "steps": ["serve 0 services"],
+            "dry_run": true, "revision": 2, "changes": ["remove service web with its backends (1)"], "steps": ["serve 0 services"],
         })
     );
     assert_eq!(server.get(&["services"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn revisions_are_listed_shown_and_brought_back() {
+    let server = Server::with_web("revisions");
+    let toml = server.client.call(Method::GET, &["state"]).text("application/toml").unwrap();
+    server.client.call(Method::DELETE, &["services", "web"]).send().unwrap();
+    let listed = server.get(&["revisions"]);
+    let of = |key: &str| listed.as_array().unwrap().iter().map(|each| each[key].clone()).collect::<Vec<_>>();
+    assert_eq!(of("revision"), [3, 2, 1]);
+    assert_eq!(of("changes")[0], json!(["remove service web with its backends (1)"]));
+    assert!(of("time").iter().all(|time| time.as_str().unwrap().ends_with('Z')));
+    let shown = server.client.call(Method::GET, &["revisions", "2"]).text("application/toml").unwrap();
+    assert_eq!(shown, toml);
+
+    let rollback = || server.client.call(Method::POST, &["revisions", "2", "rollback"]);
+    let previewed: Value = rollback().parameter("dry_run", Some(true)).read().unwrap();
+    assert_eq!((&previewed["dry_run"], &previewed["revision"]), (&json!(true), &json!(3)));
+    assert_eq!(server.get(&["services"]), json!([]));
+    let changed: Value = rollback().read().unwrap();
+    assert_eq!((&changed["changes"], &changed["revision"]), (&previewed["changes"], &json!(4)));
+    assert_eq!(server.client.call(Method::GET, &["state"]).text("application/toml").unwrap(), toml);
+    assert_eq!(server.get(&["revisions"])[0]["changes"][0], "rollback to revision 2");
+
+    let missing = server.ask(Method::POST, &["revisions", "9", "rollback"], json!(null));
+    let detail = "revision 9 is not kept: `lb-agent history` shows those that are";
+    assert_eq!(missing, Err((404, detail.to_owned())));
+    let no_number = server.ask(Method::GET, &["revisions", "x"], json!(null));
+    assert_eq!(no_number, Err((404, "no revision `x`: it is a number".to_owned())));
+}
+
+#[test]
+fn every_resource_has_its_revision_as_tag() {
+    let server = Server::with_web("tags");
+    server.ask(Method::POST, &["services"], json!({"name": "dns", "vip": "10.0.0.100:53"})).unwrap();
+    let tag = |path: &str| {
+        let answer = server.raw(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+        let line = answer.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap_or_default();
+        line.trim().to_owned()
+    };
+    for (path, expected) in [
+        ("/v1/services", "\"3\""),
+        ("/v1/services/web", "\"2\""),
+        ("/v1/services/dns", "\"3\""),
+        ("/v1/services/web/backends", "\"2\""),
+        ("/v1/services/web/backends/10.0.1.11:8080", "\"2\""),
+        ("/v1/backends", "\"3\""),
+        ("/v1/state", "\"3\""),
+        ("/v1/revisions/1", "\"1\""),
+    ] {
+        assert_eq!(tag(path), expected, "{path}");
+    }
+}
+
+#[test]
+fn a_change_that_was_decided_on_something_older_is_refused_with_412() {
+    let server = Server::with_web("if-match");
+    let before = server.get(&["state"]);
+    let backend = ["services", "web", "backends", "10.0.1.11:8080"];
+    let backends = ["services", "web", "backends"];
+    let service = ["services", "web"];
+    let new = json!({"name": "dns", "vip": "10.0.0.100:53"});
+    let cases: [(Method, &[&str], Value, &str); 8] = [
+        (Method::POST, &["services"], new, "the state"),
+        (Method::PATCH, &service, json!({"on-no-backend": "drop"}), "service `web`"),
+        (Method::DELETE, &service, json!(null), "service `web`"),
+        (Method::POST, &backends, json!({"address": "10.0.1.12:80"}), "service `web`"),
+        (Method::PATCH, &backend, json!({"weight": 1}), "service `web`"),
+        (Method::DELETE, &backend, json!(null), "service `web`"),
+        (Method::PUT, &["state"], json!({}), "the state"),
+        (Method::POST, &["revisions", "1", "rollback"], json!(null), "the state"),
+    ];
+    for (method, segments, body, object) in &cases {
+        let call = || server.client.call(method.clone(), segments).json(body);
+        let detail = format!("{object} is at revision 2 by now: look at it again before you change it");
+        assert_eq!(outcome(call().if_revision(Some(1)).send()), Err((412, detail)), "{method} {segments:?}");
+        assert_eq!(server.get(&["state"]), before, "{method} {segments:?}");
+    }
+    let answer = server.raw(
+        "PATCH /v1/services/web HTTP/1.1\r\nHost: a\r\nIf-Match: 2\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+    );
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+    // The right revision, one change after the other, each with the tag that the one before answered.
+    for revision in 2..4 {
+        let call = server.client.call(Method::PATCH, &backend).json(&json!({"weight": revision}));
+        call.if_revision(Some(revision)).send().unwrap();
+    }
+    let unknown = server.client.call(Method::DELETE, &["services", "no"]).if_revision(Some(4)).send();
+    assert_eq!(outcome(unknown).unwrap_err().0, 404);
 }
 
 #[test]

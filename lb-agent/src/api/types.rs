@@ -30,6 +30,8 @@ pub struct ServiceView {
     pub on_backend_down: OnBackendDown,
     /// What decides whether a backend is fit.
     pub health: Checks,
+    /// The revision that changed it, or a backend of it, last.
+    pub revision: u64,
     /// How many backends it has, those included that are being removed.
     pub backends: usize,
     /// How many of them are known to be fit; where nothing is checked, all.
@@ -77,6 +79,8 @@ pub struct BackendView {
 pub struct StatusView {
     /// The agent's version.
     pub version: String,
+    /// The revision of the state.
+    pub revision: u64,
     /// Since the agent started.
     pub uptime_seconds: u64,
     /// Where the program is attached, and how.
@@ -145,6 +149,8 @@ pub struct ExplainView {
 pub struct ChangedView {
     /// Whether nothing was done.
     pub dry_run: bool,
+    /// The revision that holds the change; for a dry run, the one that it was tried on.
+    pub revision: u64,
     /// What differs in the desired state.
     pub changes: Vec<String>,
     /// What the data plane does for it, in order.

@@ -1,14 +1,19 @@
 //! From what the control task tells to what the API answers. Pure.
 
 use super::types::{
-    BackendView, ExplainView, FlowView, ServiceDetail, ServiceRates, ServiceView, StatusView,
+    BackendView, ChangedView, ExplainView, FlowView, ServiceDetail, ServiceRates, ServiceView, StatusView,
 };
-use crate::control::{BackendNow, Explained, FlowRow, Snapshot};
+use crate::control::{BackendNow, Changed, Explained, FlowRow, Snapshot};
 use crate::datapath::{Explanation, FlowInfo};
 use crate::health::Health;
 use crate::model::{Endpoint, Refusal, Service, ServiceName};
 
 impl Snapshot {
+    /// The revision that changed a service last; of one that is not there, the latest.
+    pub(super) fn revision_of(&self, name: &ServiceName) -> u64 {
+        self.modified.get(name).copied().unwrap_or(self.revision)
+    }
+
     /// Every service, by name.
     pub(super) fn services(&self) -> Vec<ServiceView> {
         self.desired.services.values().map(|service| self.view(service)).collect()
@@ -42,6 +47,7 @@ impl Snapshot {
     pub(super) fn status(self) -> StatusView {
         StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: self.revision,
             uptime_seconds: self.uptime.as_secs(),
             services: self.desired.services.len(),
             backends: self.desired.backend_count(),
@@ -72,6 +78,7 @@ impl Snapshot {
             on_no_backend: service.on_no_backend,
             on_backend_down: service.on_backend_down,
             health: service.health.clone(),
+            revision: self.revision_of(&service.name),
             backends: self.of(service).count(),
             healthy_backends: self.of(service).filter(|(_, now)| is_fit(now)).count(),
             active_connections: self.of(service).map(|(_, now)| now.traffic.active_connections).sum(),
@@ -96,6 +103,14 @@ fn backend_view(service: &ServiceName, address: Endpoint, now: &BackendNow) -> B
         health: now.health,
         removing: now.removing,
         traffic: now.traffic,
+    }
+}
+
+impl ChangedView {
+    /// What was done, or would be.
+    pub(super) fn new(changed: Changed, dry_run: bool) -> Self {
+        let Changed { changes, plan, revision } = changed;
+        Self { dry_run, revision, changes, steps: plan.steps }
     }
 }
 

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use hyper::Method;
 
+use super::condition::Condition;
 use super::output::Output;
 use crate::api::MAX_STATE;
 use crate::api::types::ChangedView;
@@ -31,6 +32,8 @@ pub(super) struct Arguments {
     /// How long pruned backends may drain.
     #[arg(long, value_name = "TIME", default_value = "5m", requires = "prune")]
     drain_timeout: Period,
+    #[command(flatten)]
+    condition: Condition,
 }
 
 const EXAMPLES: &str = "\
@@ -50,7 +53,7 @@ impl Arguments {
         );
         // Read here too: whoever wrote the file wants to hear its name and line.
         file::parse(&text, &file.to_string())?;
-        let call = client.call(Method::PUT, &["state"]).toml(text);
+        let call = self.condition.on(client.call(Method::PUT, &["state"]).toml(text));
         let call = call.parameter("prune", Some(self.prune)).parameter("dry_run", Some(self.dry_run));
         let changed: ChangedView = call.parameter("drain_timeout", Some(self.drain_timeout)).read()?;
         if changed.changes.is_empty() {
@@ -70,7 +73,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 /// What differs, and below it what the data plane does for that.
-fn plan(changed: &ChangedView) -> String {
+pub(super) fn plan(changed: &ChangedView) -> String {
     let steps = changed.steps.iter().map(|step| format!("  {step}\n"));
     changed.changes.iter().map(|change| format!("{change}\n")).chain(steps).collect()
 }

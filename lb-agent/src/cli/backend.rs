@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
+use super::condition::Condition;
 use super::output::Output;
 use super::table::{Column, render};
 use crate::api::types::BackendView;
@@ -84,6 +85,8 @@ struct Name {
     /// The backend's address and port; IPv6 as `[addr]:port`.
     #[arg(value_name = "ADDR:PORT")]
     address: Endpoint,
+    #[command(flatten)]
+    condition: Condition,
 }
 
 /// What changes; something must.
@@ -102,10 +105,10 @@ impl Arguments {
     pub(super) fn execute(self, client: &Client, output: &Output) -> anyhow::Result<()> {
         match self.verb {
             Verb::List { service } => list(client, output, service.as_ref()),
-            Verb::Add { backend: Name { service, address }, weight } => {
+            Verb::Add { backend: Name { service, address, condition }, weight } => {
                 let call = client.call(Method::POST, &["services", service.as_str(), "backends"]);
-                let backend: BackendView =
-                    call.json(&json!({ "address": address, "weight": weight })).read()?;
+                let call = condition.on(call.json(&json!({ "address": address, "weight": weight })));
+                let backend: BackendView = call.read()?;
                 output.done(&backend, &format!("backend {address} added to {service}"))
             }
             Verb::Set { backend, change } => backend.set(client, output, change, "changed"),
@@ -133,7 +136,7 @@ fn list(client: &Client, output: &Output, service: Option<&ServiceName>) -> anyh
 
 impl Name {
     fn set(self, client: &Client, output: &Output, change: Change, done: &str) -> anyhow::Result<()> {
-        let Self { service, address } = self;
+        let Self { service, address, condition } = self;
         let mut body = Map::new();
         if let Some(weight) = change.weight {
             body.insert("weight".to_owned(), json!(weight));
@@ -143,19 +146,19 @@ impl Name {
         }
         let at = address.to_string();
         let call = client.call(Method::PATCH, &["services", service.as_str(), "backends", &at]);
-        let backend: BackendView = call.json(&Value::Object(body)).read()?;
+        let backend: BackendView = condition.on(call.json(&Value::Object(body))).read()?;
         output.done(&backend, &format!("backend {address} of {service} {done}"))
     }
 
     fn remove(self, client: &Client, output: &Output, timeout: Period, force: bool) -> anyhow::Result<()> {
-        let Self { service, address } = self;
+        let Self { service, address, condition } = self;
         let at = address.to_string();
         let call = client.call(Method::DELETE, &["services", service.as_str(), "backends", &at]);
         let call = match force {
             true => call.parameter("force", Some(true)),
             false => call.parameter("drain_timeout", Some(timeout)),
         };
-        let answer = call.send()?;
+        let answer = condition.on(call).send()?;
         let note = match force {
             true => format!("backend {address} of {service} removed"),
             false => format!(

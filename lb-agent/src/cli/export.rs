@@ -3,7 +3,7 @@
 use clap::Args;
 use hyper::Method;
 
-use super::output::{Format, Output};
+use super::output::Output;
 use crate::client::Client;
 
 /// Prints the state as a file that `lb-agent apply` takes. The same state gives the same bytes.
@@ -15,12 +15,6 @@ pub(super) struct Arguments {}
 
 impl Arguments {
     pub(super) fn execute(self, client: &Client, output: &Output) -> anyhow::Result<()> {
-        match output.format() {
-            Format::Table => output.text(&client.call(Method::GET, &["state"]).text("application/toml")?),
-            Format::Json => {
-                let state: serde_json::Value = client.call(Method::GET, &["state"]).read()?;
-                output.data(&state, |_| String::new())
-            }
-        }
+        output.document(client.call(Method::GET, &["state"]))
     }
 }

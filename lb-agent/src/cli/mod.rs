@@ -2,10 +2,12 @@
 
 mod apply;
 mod backend;
+mod condition;
 mod detach;
 mod explain;
 mod export;
 mod flows;
+mod history;
 mod output;
 mod privilege;
 mod run;
@@ -76,6 +78,8 @@ enum Verb {
     Export(export::Arguments),
     Explain(explain::Arguments),
     Flows(flows::Arguments),
+    History(history::History),
+    Rollback(history::Rollback),
 }
 
 /// Parses the command line and does what it says.
@@ -110,6 +114,8 @@ impl Cli {
             Verb::Export(arguments) => arguments.execute(&client(), &output),
             Verb::Explain(arguments) => arguments.execute(&client(), &output),
             Verb::Flows(arguments) => arguments.execute(&client(), &output),
+            Verb::History(arguments) => arguments.execute(&client(), &output),
+            Verb::Rollback(arguments) => arguments.execute(&client(), &output),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use crate::client::Call;
 use crate::model::Quoted;
 
 /// How results are printed.
@@ -58,9 +59,15 @@ impl Output {
         Self { format, is_quiet }
     }
 
-    /// How results are wanted.
-    pub(super) fn format(&self) -> Format {
-        self.format
+    /// A state: as a file, or as JSON with the same keys.
+    pub(super) fn document(&self, call: Call<'_>) -> anyhow::Result<()> {
+        match self.format {
+            Format::Table => self.text(&call.text("application/toml")?),
+            Format::Json => {
+                let state: serde_json::Value = call.read()?;
+                self.data(&state, |_| String::new())
+            }
+        }
     }
 
     /// A result: for people, or as it is.

@@ -73,11 +73,11 @@ impl Arguments {
 
 /// What can refuse comes before the data plane is touched; who waits for the socket waits for an agent that answers.
 fn daemon(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
-    let store = FileStore::open(&config.state_dir)?;
-    let desired = control::load(&store, &config.limits)?;
+    let store = FileStore::open(&config.state_dir, config.revisions as usize)?;
+    let revision = control::load(&store, &config.limits)?;
     api::make_room(&config.socket)?;
     let (control, handle) = Control::start(Parts {
-        desired,
+        revision,
         store: Box::new(store),
         datapath: kernel::open(config).context("cannot start the data plane")?,
         prober: Box::new(NetworkProber::new(runtime.handle().clone(), concurrent_probes())),

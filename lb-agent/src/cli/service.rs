@@ -5,6 +5,7 @@ use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use super::backend::backend_table;
+use super::condition::Condition;
 use super::output::Output;
 use super::table::{Column, render};
 use crate::api::types::{ServiceDetail, ServiceView};
@@ -51,6 +52,8 @@ enum Verb {
         name: ServiceName,
         #[command(flatten)]
         properties: RequiredProperties,
+        #[command(flatten)]
+        condition: Condition,
     },
     /// Removes a service with all its backends, at once.
     ///
@@ -59,6 +62,8 @@ enum Verb {
     Remove {
         /// The service's name.
         name: ServiceName,
+        #[command(flatten)]
+        condition: Condition,
     },
 }
 
@@ -151,14 +156,14 @@ impl Arguments {
                 let service: ServiceDetail = call.read()?;
                 output.done(&service, &format!("service {name} added: {protocol} {vip}"))
             }
-            Verb::Set { name, properties } => {
+            Verb::Set { name, properties, condition } => {
                 let body = Value::Object(properties.properties.json()?);
                 let call = client.call(Method::PATCH, &["services", name.as_str()]).json(&body);
-                let service: ServiceDetail = call.read()?;
+                let service: ServiceDetail = condition.on(call).read()?;
                 output.done(&service, &format!("service {name} changed"))
             }
-            Verb::Remove { name } => {
-                client.call(Method::DELETE, &["services", name.as_str()]).send()?;
+            Verb::Remove { name, condition } => {
+                condition.on(client.call(Method::DELETE, &["services", name.as_str()])).send()?;
                 output.done(&json!({ "name": name, "removed": true }), &format!("service {name} removed"))
             }
         }
@@ -204,6 +209,7 @@ fn detail(detail: &ServiceDetail) -> String {
         ("on-no-backend", service.on_no_backend.to_string()),
         ("on-backend-down", service.on_backend_down.to_string()),
         ("health", service.health.to_string()),
+        ("revision", service.revision.to_string()),
     ];
     let properties: String =
         properties.iter().map(|(key, value)| format!("{:17}{value}\n", format!("{key}:"))).collect();

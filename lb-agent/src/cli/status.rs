@@ -29,12 +29,13 @@ fn screen(status: &StatusView) -> String {
         .map(|interface| format!("{} ({})", interface.name, interface.mode))
         .collect();
     let head = format!(
-        "lb-agent {}, up {}\ninterfaces: {}\nservices: {}, backends: {}\nflows: {} of {}{}\n",
+        "lb-agent {}, up {}\ninterfaces: {}\nservices: {}, backends: {}, revision {}\nflows: {} of {}{}\n",
         status.version,
         uptime(status.uptime_seconds),
         if interfaces.is_empty() { "none".to_owned() } else { interfaces.join(", ") },
         status.services,
         status.backends,
+        status.revision,
         status.flows.active,
         status.flows.capacity,
         share(status.flows.active, status.flows.capacity),
@@ -108,12 +109,13 @@ mod tests {
     #[test]
     fn the_screen_shows_what_happened_and_nothing_else() {
         let status: StatusView = serde_json::from_value(json!({
-            "version": "0.1.0", "uptime_seconds": 3720, "services": 1, "backends": 2,
+            "version": "0.1.0", "revision": 17, "uptime_seconds": 3720, "services": 1, "backends": 2,
             "interfaces": [{"name": "eth0", "mode": "native"}, {"name": "eth1", "mode": "generic"}],
             "flows": {"active": 250, "capacity": 1000},
             "service_rates": [{
                 "name": "web", "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
                 "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "health": "none", "backends": 2, "healthy_backends": 1,
+                "revision": 3,
                 "active_backends": 1, "active_connections": 250, "connections_total": 1000,
                 "connections_per_second": 12.34, "rx_bytes_per_second": 5.6, "tx_bytes_per_second": 0.0,
             }],
@@ -125,7 +127,7 @@ mod tests {
         let expected = "\
 lb-agent 0.1.0, up 1h 2m
 interfaces: eth0 (native), eth1 (generic)
-services: 1, backends: 2
+services: 1, backends: 2, revision 17
 flows: 250 of 1000 (25.0 %)
 
 SERVICE  VIP                HEALTHY  ACTIVE  CONN/S  RX B/S  TX B/S

@@ -24,16 +24,14 @@ fn global_options_stand_before_the_verb_or_after_it() {
 
 #[test]
 fn verbs_of_the_future_do_not_exist() {
-    for verb in
-        ["check", "top", "events", "history", "rollback", "register", "capture", "completions", "help"]
-    {
+    for verb in ["check", "top", "events", "register", "capture", "completions", "help"] {
         assert_eq!(refusal(&[verb]), format!("unrecognized subcommand '{verb}'; see --help"));
     }
 }
 
 #[test]
 fn each_wrong_command_line_has_its_message() {
-    let cases: [(&[&str], &str); 22] = [
+    let cases: [(&[&str], &str); 24] = [
         (
             &["service", "add", "web"],
             "the following required arguments were not provided: --vip <ADDR:PORT>; see --help",
@@ -107,6 +105,11 @@ fn each_wrong_command_line_has_its_message() {
         (
             &["explain", "--protocol", "tcp", "192.0.2.1:1", "10.0.0.1:70000"],
             "invalid address `10.0.0.1:70000`: the port must be a number from 1 to 65535 (in <VIP:PORT>)",
+        ),
+        (&["rollback", "first"], "invalid digit found in string (in <REVISION>)"),
+        (
+            &["rollback", "3", "--dry-run", "--state-dir", "/x"],
+            "the argument '--dry-run' cannot be used with '--state-dir <DIR>'; see --help",
         ),
         (&["-o", "yaml", "status"], "unknown format `yaml`: valid are table, json (in --output <FORMAT>)"),
         (

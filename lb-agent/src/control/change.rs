@@ -6,9 +6,10 @@ use std::time::SystemTime;
 
 use tracing::{error, info, warn};
 
-use super::{BackendKey, Control, ControlError};
+use super::{BackendKey, Control, ControlError, Order};
 use crate::datapath::Plan;
 use crate::model::{Change, Desired, Removal, differences};
+use crate::store::{Draft, Revision, StoreError};
 
 /// What a change did, or would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,25 +18,65 @@ pub struct Changed {
     pub changes: Vec<String>,
     /// What the data plane does for it.
     pub plan: Plan,
+    /// The revision that holds it; for a change that was not made, the one it was tried on.
+    pub revision: u64,
 }
+
+/// How often a change is tried again while others change the state.
+const ATTEMPTS: usize = 5;
 
 impl Control {
     /// What a change would do.
     pub(super) fn preview(&self, change: &Change) -> Result<Changed, ControlError> {
         let next = self.next(change)?;
         let plan = self.datapath.plan(&self.wanted_of(&next)).map_err(ControlError::datapath)?;
-        Ok(Changed { changes: differences(&self.desired, &next), plan })
+        Ok(Changed { changes: differences(&self.desired, &next), plan, revision: self.revision })
+    }
+
+    /// Makes a change, or says what it would do.
+    pub(super) fn carry_out(&mut self, change: &Change, order: Order) -> Result<Changed, ControlError> {
+        match order.dry_run {
+            true => self.check(order.precondition.as_ref()).and_then(|()| self.preview(change)),
+            false => self.change(change, order),
+        }
     }
 
     /// Makes a change. When this returns well, it is on disk and in the kernel; else nothing has changed.
-    pub(super) fn change(&mut self, change: &Change) -> Result<Changed, ControlError> {
+    pub(super) fn change(&mut self, change: &Change, order: Order) -> Result<Changed, ControlError> {
+        for _ in 0..ATTEMPTS {
+            match self.try_change(change, &order) {
+                // Somebody else was faster: the change is made on top of his, or refused if that was not to be.
+                Err(ControlError::Store(StoreError::Conflict { .. })) => self.follow(),
+                done => return done,
+            }
+        }
+        Err(ControlError::Busy)
+    }
+
+    fn try_change(&mut self, change: &Change, order: &Order) -> Result<Changed, ControlError> {
+        self.check(order.precondition.as_ref())?;
         let next = self.next(change)?;
         let changes = differences(&self.desired, &next);
-        let plan = self.commit(next)?;
+        let plan = self.commit(next, order.reason.clone())?;
         for change in &changes {
-            info!(change, "state changed");
+            info!(change, revision = self.revision, "state changed");
         }
-        Ok(Changed { changes, plan })
+        Ok(Changed { changes, plan, revision: self.revision })
+    }
+
+    /// Brings a kept revision back. Backends that it does not have go as said; those that were on their way out when it
+    /// was made stay gone.
+    pub(super) fn roll_back(
+        &mut self,
+        number: u64,
+        removal: Removal,
+        order: Order,
+    ) -> Result<Changed, ControlError> {
+        let revision = self.store.revision(number).map_err(ControlError::Unreadable)?;
+        let mut desired = Desired::clone(&revision.desired);
+        desired.services.values_mut().for_each(|service| service.removing.clear());
+        let change = Change::Declare { desired, prune: Some(removal) };
+        self.carry_out(&change, Order { reason: Some(format!("rollback to revision {number}")), ..order })
     }
 
     fn next(&self, change: &Change) -> Result<Desired, ControlError> {
@@ -44,41 +85,100 @@ impl Control {
         Ok(next)
     }
 
-    /// Disk first: what is in the kernel but not on disk would be undone by the next start.
-    fn commit(&mut self, next: Desired) -> Result<Plan, ControlError> {
-        if next != *self.desired
-            && let Err(failure) = self.store.save(&next)
-        {
-            // Whether the old state is still what a crash would leave is not certain: save it once more.
-            self.out_of_step = true;
-            return Err(failure.into());
+    /// Disk first: what is in the kernel but not on disk would be undone by the next start. What the data plane can tell
+    /// beforehand that it will refuse does not get that far.
+    fn commit(&mut self, next: Desired, reason: Option<String>) -> Result<Plan, ControlError> {
+        let wanted = self.wanted_of(&next);
+        let is_kept = next == *self.desired;
+        if !is_kept {
+            self.datapath.plan(&wanted).map_err(ControlError::datapath)?;
         }
-        match self.datapath.apply(&self.wanted_of(&next)) {
+        let kept = match is_kept {
+            true => None,
+            false => Some(self.keep(Draft { reason, ..Draft::new(next) })?),
+        };
+        match self.datapath.apply(&wanted) {
             Ok(plan) => {
-                self.desired = Arc::new(next);
+                if let Some(revision) = kept {
+                    self.adopt(revision);
+                }
                 self.out_of_step = false;
                 self.refresh_checks();
                 Ok(plan)
             }
             Err(refused) => {
-                self.out_of_step = true;
+                let refused = ControlError::datapath(refused);
+                self.unwanted = kept.map(|revision| (revision.info.revision, refused.to_string()));
                 self.catch_up();
-                Err(ControlError::datapath(refused))
+                Err(refused)
             }
         }
     }
 
+    fn keep(&mut self, draft: Draft) -> Result<Revision, StoreError> {
+        self.store.swap(self.revision, draft).inspect_err(|failure| {
+            // Whether the revision before is still what a crash would leave is not certain.
+            self.out_of_step |= !matches!(failure, StoreError::Conflict { .. });
+        })
+    }
+
+    pub(super) fn adopt(&mut self, revision: Revision) {
+        self.revision = revision.info.revision;
+        self.modified = Arc::new(revision.services);
+        self.desired = revision.desired;
+    }
+
+    /// Takes over the latest revision where somebody else has made it.
+    pub(super) fn follow(&mut self) {
+        let latest = match self.store.latest() {
+            Ok(latest) if latest.info.revision == self.revision => return,
+            Ok(latest) => latest,
+            Err(failure) => return error!(error = %failure, "cannot read the state; going on with the last"),
+        };
+        let number = latest.info.revision;
+        if let Err(refusal) = latest.desired.validate(&self.limits) {
+            return error!(revision = number, %refusal, "a revision cannot be used here; going on with the last");
+        }
+        info!(revision = number, "the state was changed elsewhere");
+        self.adopt(latest);
+        self.refresh_checks();
+        self.apply_wanted();
+    }
+
     /// Brings disk and data plane back to the desired state, each for itself; what fails, the next tick tries again.
     pub(super) fn catch_up(&mut self) {
-        let saved = self.store.save(&self.desired);
+        let saved = self.settle();
         if let Err(failure) = &saved {
             error!(error = %failure, "cannot save the state; trying again");
         }
+        self.apply_wanted();
+        self.out_of_step |= saved.is_err();
+    }
+
+    /// Has the store hold what is desired: takes back a revision that the data plane did not take.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let Some((number, refusal)) = self.unwanted.clone() else { return self.store.settle() };
+        let undone = Draft {
+            desired: Arc::clone(&self.desired),
+            ..Draft::new(Desired::default()).because(format!("revision {number} undone: {refusal}"))
+        };
+        match self.store.swap(number, undone) {
+            Ok(revision) => self.adopt(revision),
+            // Then that one counts.
+            Err(StoreError::Conflict { .. }) => {}
+            Err(failure) => return Err(failure),
+        }
+        self.unwanted = None;
+        Ok(())
+    }
+
+    /// Sets whether the data plane is out of step.
+    fn apply_wanted(&mut self) {
         let applied = self.datapath.apply(&self.wanted());
         if let Err(failure) = &applied {
             error!(error = format!("{failure:#}"), "the data plane is out of step; trying again");
         }
-        self.out_of_step = saved.is_err() || applied.is_err();
+        self.out_of_step = applied.is_err();
     }
 
     /// Removes the backends that have drained or whose time is up.
@@ -104,7 +204,7 @@ impl Control {
                 Err(refusal) => warn!(%refusal, "cannot remove a drained backend"),
             }
         }
-        match self.commit(next) {
+        match self.commit(next, None) {
             Ok(_) => {
                 for ((name, address), reason) in gone {
                     info!(service = %name, backend = %address, reason, "backend removed");

@@ -5,17 +5,17 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::bail;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::{Control, Handle, Parts, load};
+use super::{Changed, Control, ControlError, Handle, Order, Parts, load};
 use crate::config::Limits;
 use crate::datapath::{
     Datapath, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Plan, ReasonCount, ServiceId, Traffic,
     Wanted, WantedBackend,
 };
 use crate::health::{Failing, Probe, ProbeResult, Prober};
-use crate::model::{Desired, Protocol};
-use crate::store::{Store, StoreError};
+use crate::model::{Change, Desired, Protocol};
+use crate::store::{Draft, Revision, RevisionInfo, Store, StoreError};
 
 /// What stands for the world outside the control task. Clones share it.
 #[derive(Clone, Default)]
@@ -28,8 +28,12 @@ pub struct Inner {
     pub failing: BTreeSet<Failing>,
     /// What the data plane was told last.
     pub applied: Wanted,
-    /// What is on disk.
+    /// What is on disk: the latest revision's state.
     pub saved: Desired,
+    /// Every revision that was made.
+    pub revisions: Vec<Revision>,
+    /// Tells of them.
+    pub changed: watch::Sender<u64>,
     /// Flows open at a backend.
     pub active: HashMap<SocketAddr, u64>,
     /// Targets whose checks fail.
@@ -40,6 +44,8 @@ pub struct Inner {
     pub refusals: Vec<&'static str>,
     /// Whether the disk is full.
     pub disk_full: bool,
+    /// After which revision the disk is full.
+    pub full_after: Option<u64>,
     /// Live flows.
     pub flows: Vec<FlowInfo>,
 }
@@ -58,7 +64,7 @@ impl World {
     /// A control task in it, with limits.
     pub fn control_with(&self, limits: Limits) -> anyhow::Result<(Control, Handle)> {
         Control::start(Parts {
-            desired: load(self, &limits)?,
+            revision: load(self, &limits)?,
             store: Box::new(self.clone()),
             datapath: Box::new(self.clone()),
             prober: Box::new(self.clone()),
@@ -81,18 +87,67 @@ impl World {
     }
 }
 
-impl Store for World {
-    fn load(&self) -> Result<Desired, StoreError> {
-        Ok(self.lock().saved.clone())
+impl Inner {
+    fn latest(&self) -> Revision {
+        let Revision { info, mut services, .. } = self.revisions.last().cloned().unwrap_or_default();
+        // Tests put a state there without a revision.
+        for name in self.saved.services.keys() {
+            services.entry(name.clone()).or_insert(info.revision);
+        }
+        Revision { info, desired: Arc::new(self.saved.clone()), services }
     }
 
-    fn save(&mut self, desired: &Desired) -> Result<(), StoreError> {
-        if self.lock().disk_full {
+    /// Makes a revision, as another node would with a store that is shared.
+    pub fn keep(&mut self, draft: Draft) -> Revision {
+        let latest = self.latest();
+        let next = latest.succeeded_by(latest.info.revision + 1, draft);
+        self.saved = Desired::clone(&next.desired);
+        self.revisions.push(next.clone());
+        self.changed.send_replace(next.info.revision);
+        next
+    }
+}
+
+impl Handle {
+    /// A change on no condition.
+    pub async fn change(&self, change: Change, dry_run: bool) -> Result<Changed, ControlError> {
+        self.order(change, Order { dry_run, ..Order::default() }).await
+    }
+}
+
+impl Store for World {
+    fn latest(&self) -> Result<Revision, StoreError> {
+        Ok(self.lock().latest())
+    }
+
+    fn swap(&mut self, expected: u64, draft: Draft) -> Result<Revision, StoreError> {
+        let mut inner = self.lock();
+        if inner.disk_full || inner.full_after.is_some_and(|last| inner.latest().info.revision >= last) {
             let error = std::io::ErrorKind::StorageFull.into();
             return Err(StoreError::Io { action: "save the state to", path: "/state.toml".into(), error });
         }
-        self.lock().saved = desired.clone();
+        match inner.latest().info.revision {
+            latest if latest == expected => Ok(inner.keep(draft)),
+            latest => Err(StoreError::Conflict { expected, latest }),
+        }
+    }
+
+    fn settle(&mut self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn history(&self) -> Result<Vec<RevisionInfo>, StoreError> {
+        Ok(self.lock().revisions.iter().rev().map(|revision| revision.info.clone()).collect())
+    }
+
+    fn revision(&self, number: u64) -> Result<Revision, StoreError> {
+        let inner = self.lock();
+        let found = inner.revisions.iter().find(|revision| revision.info.revision == number);
+        found.cloned().ok_or(StoreError::NotKept(number))
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.lock().changed.subscribe()
     }
 
     fn load_failing(&self) -> BTreeSet<Failing> {

@@ -7,9 +7,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
 use super::change::Changed;
+use super::order::Order;
 use super::snapshot::{Explained, FlowRow, Snapshot};
-use crate::model::{Change, Protocol, Refusal, ServiceName};
-use crate::store::StoreError;
+use crate::model::{Change, Protocol, Refusal, Removal, ServiceName};
+use crate::store::{Revision, RevisionInfo, StoreError};
 
 /// Why a request was not answered, or a change not made. One line each.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,17 @@ pub enum ControlError {
     /// The change cannot be kept.
     #[error("nothing was changed: {0}")]
     Store(#[from] StoreError),
+    /// It was decided upon something that is not so any more.
+    #[error("{object} is at revision {now} by now: look at it again before you change it")]
+    Stale {
+        /// What has changed.
+        object: String,
+        /// The revision that changed it last.
+        now: u64,
+    },
+    /// What is kept cannot be read.
+    #[error(transparent)]
+    Unreadable(StoreError),
     /// The kernel does not take it.
     #[error("nothing was changed: the data plane refused: {0}")]
     Datapath(String),
@@ -42,7 +54,10 @@ type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
 
 /// What can be asked of the task.
 pub(super) enum Request {
-    Change { change: Box<Change>, dry_run: bool, reply: Reply<Changed> },
+    Change { change: Box<Change>, order: Order, reply: Reply<Changed> },
+    Rollback { number: u64, removal: Removal, order: Order, reply: Reply<Changed> },
+    History { reply: Reply<Vec<RevisionInfo>> },
+    Revision { number: u64, reply: Reply<Revision> },
     Snapshot { reply: Reply<Snapshot> },
     Flows { service: Option<ServiceName>, limit: usize, reply: Reply<Vec<FlowRow>> },
     Explain { protocol: Protocol, client: SocketAddr, vip: SocketAddr, reply: Reply<Explained> },
@@ -64,8 +79,37 @@ impl Handle {
     ///
     /// # Errors
     /// Where it is refused or fails; nothing has changed then.
-    pub async fn change(&self, change: Change, dry_run: bool) -> Result<Changed, ControlError> {
-        self.ask(|reply| Request::Change { change: Box::new(change), dry_run, reply }).await
+    pub async fn order(&self, change: Change, order: Order) -> Result<Changed, ControlError> {
+        self.ask(|reply| Request::Change { change: Box::new(change), order, reply }).await
+    }
+
+    /// Makes the state what it was at a revision, or says what that would do.
+    ///
+    /// # Errors
+    /// Where the revision is not kept, or as for [`order`](Self::order).
+    pub async fn rollback(
+        &self,
+        number: u64,
+        removal: Removal,
+        order: Order,
+    ) -> Result<Changed, ControlError> {
+        self.ask(|reply| Request::Rollback { number, removal, order, reply }).await
+    }
+
+    /// The revisions that are kept, the latest first.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub async fn history(&self) -> Result<Vec<RevisionInfo>, ControlError> {
+        self.ask(|reply| Request::History { reply }).await
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// Where it is not kept, or damaged.
+    pub async fn revision(&self, number: u64) -> Result<Revision, ControlError> {
+        self.ask(|reply| Request::Revision { number, reply }).await
     }
 
     /// Everything that can be shown.

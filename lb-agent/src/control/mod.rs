@@ -6,10 +6,13 @@
 mod change;
 mod handle;
 mod health;
+mod order;
 mod rates;
 mod snapshot;
 mod wanted;
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 pub mod fake;
 #[cfg(test)]
@@ -27,9 +30,11 @@ use crate::config::Limits;
 use crate::datapath::Datapath;
 use crate::health::{Failing, Health, ProbeResult, Prober, Scheduler};
 use crate::model::{Desired, Endpoint, ServiceName};
-use crate::store::Store;
+use crate::store::{Revision, Store};
+pub use change::Changed;
 use handle::Request;
 pub use handle::{ControlError, Handle};
+pub use order::{Order, Precondition, Tags, Target};
 pub use rates::Rates;
 use rates::Sampler;
 pub use snapshot::{BackendNow, Explained, FlowRow, Snapshot};
@@ -47,7 +52,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// What the control task is made of.
 pub struct Parts {
     /// The state to begin with, as [`load`] found it.
-    pub desired: Desired,
+    pub revision: Revision,
     /// Where the state is kept.
     pub store: Box<dyn Store>,
     /// What carries packets.
@@ -62,10 +67,10 @@ pub struct Parts {
 ///
 /// # Errors
 /// Where it cannot be read, or not with these limits. It is left as it is.
-pub fn load(store: &dyn Store, limits: &Limits) -> anyhow::Result<Desired> {
-    let desired = store.load()?;
-    desired.validate(limits).context("the saved state cannot be used with this configuration")?;
-    Ok(desired)
+pub fn load(store: &dyn Store, limits: &Limits) -> anyhow::Result<Revision> {
+    let revision = store.latest()?;
+    revision.desired.validate(limits).context("the saved state cannot be used with this configuration")?;
+    Ok(revision)
 }
 
 /// The task. Made by [`Control::start`], driven by [`Control::run`].
@@ -75,6 +80,12 @@ pub struct Control {
     prober: Box<dyn Prober>,
     limits: Limits,
     desired: Arc<Desired>,
+    /// The number of the revision that holds it.
+    revision: u64,
+    /// For each service, the revision that changed it last.
+    modified: Arc<BTreeMap<ServiceName, u64>>,
+    /// A revision that was kept and that the data plane then refused, with the refusal: to be taken back.
+    unwanted: Option<(u64, String)>,
     scheduler: Scheduler,
     /// The failing checks that were saved last.
     failing: BTreeSet<Failing>,
@@ -96,7 +107,7 @@ impl Control {
     /// # Errors
     /// Where the data plane refuses it.
     pub fn start(parts: Parts) -> anyhow::Result<(Self, Handle)> {
-        let Parts { desired, store, datapath, prober, limits } = parts;
+        let Parts { revision, store, datapath, prober, limits } = parts;
         let failing = store.load_failing();
         let (sender, requests) = mpsc::channel(REQUEST_QUEUE);
         let mut control = Self {
@@ -104,7 +115,10 @@ impl Control {
             datapath,
             prober,
             limits,
-            desired: Arc::new(desired),
+            desired: revision.desired,
+            revision: revision.info.revision,
+            modified: Arc::new(revision.services),
+            unwanted: None,
             scheduler: Scheduler::remembering(failing.clone()),
             failing,
             verdicts: BTreeMap::new(),
@@ -127,6 +141,9 @@ impl Control {
     /// Serves until every [`Handle`] is gone. The data plane stays as it is.
     pub async fn run(mut self) {
         let mut ticks = time::interval(TICK);
+        let mut revisions = self.store.watch();
+        // What was made between the start and here is not told any more.
+        self.follow();
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = self.scheduler.next_due();
@@ -137,6 +154,7 @@ impl Control {
                 },
                 Some(result) = self.results.1.recv() => self.take_results(result),
                 () = until(due) => self.start_probes(),
+                Ok(()) = revisions.changed() => self.follow(),
                 _ = ticks.tick() => self.tick(),
             }
         }
@@ -145,8 +163,15 @@ impl Control {
     fn answer(&mut self, request: Request) {
         // Whoever asked may be gone by now; what was done stays done.
         match request {
-            Request::Change { change, dry_run, reply } => {
-                drop(reply.send(if dry_run { self.preview(&change) } else { self.change(&change) }));
+            Request::Change { change, order, reply } => drop(reply.send(self.carry_out(&change, order))),
+            Request::Rollback { number, removal, order, reply } => {
+                drop(reply.send(self.roll_back(number, removal, order)));
+            }
+            Request::History { reply } => {
+                drop(reply.send(self.store.history().map_err(ControlError::Unreadable)))
+            }
+            Request::Revision { number, reply } => {
+                drop(reply.send(self.store.revision(number).map_err(ControlError::Unreadable)));
             }
             Request::Snapshot { reply } => drop(reply.send(Ok(self.snapshot()))),
             Request::Flows { service, limit, reply } => drop(reply.send(self.flows(service.as_ref(), limit))),

@@ -18,6 +18,10 @@ use crate::model::{Admin, Backend, Desired, Endpoint, Protocol, Service, Service
 pub struct Snapshot {
     /// What is desired.
     pub desired: Arc<Desired>,
+    /// The revision that holds it.
+    pub revision: u64,
+    /// For each service, the revision that changed it last.
+    pub modified: Arc<BTreeMap<ServiceName, u64>>,
     /// Every backend, those on their way out included.
     pub backends: BTreeMap<BackendKey, BackendNow>,
     /// What each service carries a second.
@@ -70,6 +74,8 @@ impl Control {
         let services = self.desired.services.values();
         Snapshot {
             desired: Arc::clone(&self.desired),
+            revision: self.revision,
+            modified: Arc::clone(&self.modified),
             backends: services.clone().flat_map(|service| self.backends_of(service)).collect(),
             rates: services
                 .map(|service| (service.name.clone(), self.sampler.rates(&service.name)))

@@ -4,6 +4,7 @@ use super::fake::World;
 use super::*;
 use crate::datapath::WantedBackend;
 use crate::model::{Admin, Backend, Change, Removal, file};
+use crate::store::Draft;
 
 const STATE: &str = r#"
     [[service]]
@@ -233,6 +234,104 @@ async fn a_backend_in_maintenance_is_left_in_peace() {
     let target = FIRST.parse().unwrap();
     assert_eq!(world.lock().probes.get(&target), before.get(&target));
     assert_eq!(first(&world), Some((0, true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_data_plane_refuses_is_undone_in_the_store_and_says_so() {
+    let world = world();
+    let handle = world.run();
+    world.lock().refusals = vec!["no room for a table"];
+    handle.change(add_backend("10.0.1.13:80"), false).await.unwrap_err();
+    let history = handle.history().await.unwrap();
+    assert_eq!(
+        history[0].changes,
+        [
+            "revision 1 undone: nothing was changed: the data plane refused: no room for a table",
+            "remove backend web 10.0.1.13:80",
+        ]
+    );
+    assert_eq!(handle.snapshot().await.unwrap().revision, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_revision_that_cannot_be_taken_back_at_once_is_later() {
+    let world = world();
+    let (mut control, _handle) = world.control().unwrap();
+    world.lock().refusals = vec!["no room"];
+    world.lock().full_after = Some(1);
+    control.change(&add_backend("10.0.1.13:80"), Order::default()).unwrap_err();
+    assert_eq!(world.lock().saved.backend_count(), 3, "the disk is full");
+    world.lock().full_after = None;
+    control.catch_up();
+    assert_eq!(world.lock().saved, state());
+    assert!(!control.out_of_step);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_brings_back_what_was_and_drains_what_was_not_there() {
+    let world = world();
+    let handle = world.run();
+    let set = Change::SetBackend("web".parse().unwrap(), FIRST.parse().unwrap(), Some(9.into()), None);
+    handle.change(set, false).await.unwrap();
+    handle.change(add_backend("10.0.1.13:80"), false).await.unwrap();
+    world.lock().active.insert("10.0.1.13:80".parse().unwrap(), 1);
+    let in_five_minutes = Removal::Drain(SystemTime::now() + Duration::from_secs(300));
+    let changed = handle.rollback(1, in_five_minutes, Order::default()).await.unwrap();
+    assert_eq!(changed.changes, ["drain and remove backend web 10.0.1.13:80"]);
+    assert_eq!(first(&world), Some((9, true)));
+    assert_eq!(world.backend("10.0.1.13:80").map(|gone| (gone.weight, gone.serving)), Some((0, true)));
+    assert_eq!(changed.revision, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_somebody_else_makes_is_followed() {
+    let world = world();
+    let handle = world.run();
+    let elsewhere = add_backend("10.0.1.13:80").apply(&state()).unwrap();
+    world.lock().keep(Draft::new(elsewhere.clone()));
+    eventually("followed", || world.backend("10.0.1.13:80").is_some()).await;
+    let snapshot = handle.snapshot().await.unwrap();
+    assert_eq!((&*snapshot.desired, snapshot.revision), (&elsewhere, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_against_a_newer_revision_is_made_on_top_of_it() {
+    let world = world();
+    let (mut control, _handle) = world.control().unwrap();
+    let elsewhere = add_backend("10.0.1.13:80").apply(&state()).unwrap();
+    world.lock().keep(Draft::new(elsewhere));
+    let changed = control.change(&add_backend("10.0.1.14:80"), Order::default()).unwrap();
+    assert_eq!((changed.revision, world.lock().saved.backend_count()), (2, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_was_decided_on_something_older_is_refused() {
+    let world = world();
+    let handle = world.run();
+    let other = Change::AddService(Box::new({
+        let text = STATE.replace("web", "other").replace("100:80", "100:81");
+        file::parse(&text, "state").unwrap().services.pop_first().unwrap().1
+    }));
+    handle.change(other, false).await.unwrap();
+    let with = |target, revisions: &[u64], dry_run| {
+        let precondition = Some(Precondition { target, tags: Tags::Revisions(revisions.to_vec()) });
+        let order = Order { precondition, dry_run, ..Order::default() };
+        handle.order(add_backend("10.0.1.13:80"), order)
+    };
+    let web = || Target::Service("web".parse().unwrap());
+    // Service `web` is at revision 0 still: what happened to another service does not matter to it.
+    for (target, stale, message) in [
+        (Target::State, 0, "the state is at revision 1 by now: look at it again before you change it"),
+        (web(), 1, "service `web` is at revision 0 by now: look at it again before you change it"),
+    ] {
+        for dry_run in [true, false] {
+            let error = with(target.clone(), &[stale], dry_run).await.unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
+    }
+    assert_eq!(world.lock().saved.backend_count(), 4);
+    assert_eq!(with(web(), &[7, 0], false).await.unwrap().revision, 2);
+    assert_eq!(handle.snapshot().await.unwrap().modified.values().copied().collect::<Vec<_>>(), [1, 2]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod period;
 mod quote;
 mod refusal;
 mod service;
+mod timestamp;
 mod weight;
 
 pub use change::{Change, Removal, ServiceChange};
@@ -28,4 +29,5 @@ pub use period::Period;
 pub use quote::{Quoted, shorten};
 pub use refusal::Refusal;
 pub use service::{Backend, Removing, Service};
+pub use timestamp::Timestamp;
 pub use weight::Weight;
