@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::api::Problem;
 use crate::model::shorten;
@@ -78,6 +79,13 @@ impl Client {
     }
 }
 
+impl Client {
+    fn runtime(&self) -> Result<Runtime, ClientError> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| broken(&self.socket, &error.into()))
+    }
+}
+
 impl Call<'_> {
     /// With a parameter, if there is a value.
     pub fn parameter(mut self, name: &str, value: Option<impl ToString>) -> Self {
@@ -132,21 +140,48 @@ impl Call<'_> {
     /// Where the agent cannot be reached or says no.
     pub fn send(self) -> Result<String, ClientError> {
         let socket = self.client.socket.clone();
-        let broken = |error: anyhow::Error| ClientError::Broken {
-            path: socket.clone(),
-            reason: shorten(&format!("{error:#}"), 300),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| broken(error.into()))?;
-        runtime.block_on(async {
-            let stream = self.connect().await?;
-            let exchanged = tokio::time::timeout(TIMEOUT, self.exchange(stream)).await;
-            let (status, text) = match exchanged {
-                Ok(answer) => answer.map_err(broken)?,
-                Err(_) => return Err(broken(anyhow::anyhow!("nothing within {} s", TIMEOUT.as_secs()))),
-            };
+        self.client.runtime()?.block_on(async {
+            let response = self.respond().await?;
+            let status = response.status();
+            let text = within(&socket, text(response)).await?;
             if status.is_success() { Ok(text) } else { Err(refusal(status, &text)) }
         })
+    }
+
+    /// Server-sent events: gives the data of each to `take`, until the agent ends the stream or `take` fails.
+    ///
+    /// # Errors
+    /// Where the agent cannot be reached or says no, and whatever `take` says.
+    pub fn listen(mut self, mut take: impl FnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.accept = "text/event-stream";
+        let socket = self.client.socket.clone();
+        self.client.runtime()?.block_on(async {
+            let mut response = self.respond().await?;
+            if !response.status().is_success() {
+                let status = response.status();
+                return Err(refusal(status, &within(&socket, text(response)).await?).into());
+            }
+            let mut unread = String::new();
+            while let Some(frame) = response.frame().await {
+                let frame = frame.map_err(|error| broken(&socket, &error.into()))?;
+                let Ok(bytes) = frame.into_data() else { continue };
+                unread.push_str(&String::from_utf8_lossy(&bytes));
+                while let Some((line, rest)) = unread.split_once('\n') {
+                    if let Some(data) = line.strip_prefix("data: ") {
+                        take(data)?;
+                    }
+                    unread = rest.to_owned();
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The answer's head.
+    async fn respond(self) -> Result<Response<Incoming>, ClientError> {
+        let stream = self.connect().await?;
+        let socket = self.client.socket.clone();
+        within(&socket, self.exchange(stream)).await
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
@@ -160,9 +195,9 @@ impl Call<'_> {
         })
     }
 
-    async fn exchange(self, stream: UnixStream) -> anyhow::Result<(StatusCode, String)> {
+    async fn exchange(self, stream: UnixStream) -> anyhow::Result<Response<Incoming>> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the sender; what goes wrong in it comes out of the request below.
+        // Ends with the sender and the answer; what goes wrong in it comes out of the request below.
         tokio::spawn(connection);
         let (kind, body) = self.body;
         let mut request = Request::builder();
@@ -178,13 +213,28 @@ impl Call<'_> {
             .body(Full::new(Bytes::from(body)))
             .context("cannot ask for that")?;
         let response = sender.send_request(request).await?;
-        let status = response.status();
         if self.client.is_verbose {
-            eprintln!("{} {}: {status}", self.method, self.path);
+            eprintln!("{} {}: {}", self.method, self.path, response.status());
         }
-        let bytes = response.into_body().collect().await?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(response)
     }
+}
+
+async fn text(response: Response<Incoming>) -> anyhow::Result<String> {
+    let bytes = response.into_body().collect().await?.to_bytes();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What is waited for, but not for ever.
+async fn within<T>(socket: &Path, answer: impl Future<Output = anyhow::Result<T>>) -> Result<T, ClientError> {
+    match tokio::time::timeout(TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(|error| broken(socket, &error)),
+        Err(_) => Err(broken(socket, &anyhow::anyhow!("nothing within {} s", TIMEOUT.as_secs()))),
+    }
+}
+
+fn broken(socket: &Path, error: &anyhow::Error) -> ClientError {
+    ClientError::Broken { path: socket.to_owned(), reason: shorten(&format!("{error:#}"), 300) }
 }
 
 fn refusal(status: StatusCode, text: &str) -> ClientError {

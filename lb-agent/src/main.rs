@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod control;
 mod datapath;
+mod events;
 mod health;
 mod model;
 mod store;

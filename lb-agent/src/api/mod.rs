@@ -2,6 +2,7 @@
 
 mod backends;
 mod etag;
+mod events;
 mod extract;
 mod observe;
 mod problem;
@@ -50,6 +51,7 @@ fn router(control: Handle) -> Router {
         .route("/v1/revisions/{revision}", get(revisions::show))
         .route("/v1/revisions/{revision}/rollback", post(revisions::rollback))
         .route("/v1/status", get(observe::status))
+        .route("/v1/events", get(events::listen))
         .route("/v1/flows", get(observe::flows))
         .route("/v1/explain", get(observe::explain))
         .fallback(async |uri: Uri| Problem::no_route(uri.path()))
@@ -67,8 +69,11 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let events = control.events().clone();
     let graceful = async move {
         stop.await;
+        // Whoever listens would keep the connection open.
+        events.close();
         drop(stopping);
     };
     let last_requests = async move {

@@ -20,6 +20,7 @@ struct Server {
     world: World,
     client: Client,
     directory: PathBuf,
+    handle: Handle,
     _runtime: Runtime,
 }
 
@@ -30,10 +31,11 @@ impl Server {
         let (world, runtime) = (World::default(), Runtime::new().unwrap());
         let _inside = runtime.enter();
         let listener = bind(&socket).unwrap();
-        runtime.spawn(serve(listener, world.run(), std::future::pending()));
+        let handle = world.run();
+        runtime.spawn(serve(listener, handle.clone(), std::future::pending()));
         let client = Client::new(&socket, false);
         drop(_inside);
-        Self { world, client, directory, _runtime: runtime }
+        Self { world, client, directory, handle, _runtime: runtime }
     }
 
     /// With one service, `web`, and one backend.
@@ -286,6 +288,38 @@ fn a_change_that_was_decided_on_something_older_is_refused_with_412() {
     }
     let unknown = server.client.call(Method::DELETE, &["services", "no"]).if_revision(Some(4)).send();
     assert_eq!(outcome(unknown).unwrap_err().0, 404);
+}
+
+#[test]
+fn events_are_told_as_they_happen_and_the_last_of_them_later() {
+    let server = Server::with_web("events");
+    let of = |event: &str| serde_json::from_str::<Value>(event).unwrap();
+    let mut kept = Vec::new();
+    let call = server.client.call(Method::GET, &["events"]).parameter("follow", Some(false));
+    call.listen(|data| {
+        kept.push(of(data));
+        Ok(())
+    })
+    .unwrap();
+    let revisions: Vec<_> = kept.iter().filter(|event| event["type"] == "state-changed").collect();
+    assert_eq!((&revisions[0]["revision"], &revisions[1]["revision"]), (&json!(1), &json!(2)));
+    assert_eq!(revisions[0]["changes"].as_array().unwrap().len(), 1);
+    assert!(kept.windows(2).all(|pair| pair[0]["id"].as_u64() < pair[1]["id"].as_u64()));
+
+    // From the second last on, so that what is there already tells that the listener listens.
+    let (client, after) = (server.client.clone(), kept[kept.len() - 2]["id"].as_u64());
+    let (heard, hearing) = std::sync::mpsc::channel();
+    let listener = std::thread::spawn(move || {
+        let call = client.call(Method::GET, &["events"]).parameter("after", after);
+        call.listen(|data| Ok(heard.send(of(data))?))
+    });
+    let next = || hearing.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(next()["id"], kept[kept.len() - 1]["id"]);
+    server.client.call(Method::DELETE, &["services", "web"]).send().unwrap();
+    let changed = std::iter::repeat_with(next).find(|event| event["type"] == "state-changed").unwrap();
+    assert_eq!(changed["changes"], json!(["remove service web with its backends (1)"]));
+    server.handle.events().close();
+    listener.join().unwrap().unwrap();
 }
 
 #[test]

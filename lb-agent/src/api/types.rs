@@ -81,6 +81,8 @@ pub struct StatusView {
     pub version: String,
     /// The revision of the state.
     pub revision: u64,
+    /// Whether disk and data plane are what they shall be; if not, it is tried again every second.
+    pub in_step: bool,
     /// Since the agent started.
     pub uptime_seconds: u64,
     /// Where the program is attached, and how.

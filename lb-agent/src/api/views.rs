@@ -48,6 +48,7 @@ impl Snapshot {
         StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: self.revision,
+            in_step: self.in_step,
             uptime_seconds: self.uptime.as_secs(),
             services: self.desired.services.len(),
             backends: self.desired.backend_count(),

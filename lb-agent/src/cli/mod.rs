@@ -4,6 +4,7 @@ mod apply;
 mod backend;
 mod condition;
 mod detach;
+mod events;
 mod explain;
 mod export;
 mod flows;
@@ -78,6 +79,7 @@ enum Verb {
     Export(export::Arguments),
     Explain(explain::Arguments),
     Flows(flows::Arguments),
+    Events(events::Arguments),
     History(history::History),
     Rollback(history::Rollback),
 }
@@ -114,6 +116,7 @@ impl Cli {
             Verb::Export(arguments) => arguments.execute(&client(), &output),
             Verb::Explain(arguments) => arguments.execute(&client(), &output),
             Verb::Flows(arguments) => arguments.execute(&client(), &output),
+            Verb::Events(arguments) => arguments.execute(&client(), &output),
             Verb::History(arguments) => arguments.execute(&client(), &output),
             Verb::Rollback(arguments) => arguments.execute(&client(), &output),
         }

@@ -82,6 +82,18 @@ impl Output {
         }
     }
 
+    /// One of many results, on a line of its own in whatever format.
+    pub(super) fn line<T: Serialize>(
+        &self,
+        value: &T,
+        line: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        match self.format {
+            Format::Table => self.text(&(line(value) + "\n")),
+            Format::Json => self.text(&(serde_json::to_string(value)? + "\n")),
+        }
+    }
+
     /// What was done: a note for people, the object in JSON.
     pub(super) fn done<T: Serialize>(&self, value: &T, note: &str) -> anyhow::Result<()> {
         match self.format {

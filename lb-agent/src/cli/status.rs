@@ -29,9 +29,10 @@ fn screen(status: &StatusView) -> String {
         .map(|interface| format!("{} ({})", interface.name, interface.mode))
         .collect();
     let head = format!(
-        "lb-agent {}, up {}\ninterfaces: {}\nservices: {}, backends: {}, revision {}\nflows: {} of {}{}\n",
+        "lb-agent {}, up {}{}\ninterfaces: {}\nservices: {}, backends: {}, revision {}\nflows: {} of {}{}\n",
         status.version,
         uptime(status.uptime_seconds),
+        if status.in_step { "" } else { "; OUT OF STEP: `lb-agent events` says why" },
         if interfaces.is_empty() { "none".to_owned() } else { interfaces.join(", ") },
         status.services,
         status.backends,
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn the_screen_shows_what_happened_and_nothing_else() {
         let status: StatusView = serde_json::from_value(json!({
-            "version": "0.1.0", "revision": 17, "uptime_seconds": 3720, "services": 1, "backends": 2,
+            "version": "0.1.0", "revision": 17, "in_step": false, "uptime_seconds": 3720, "services": 1, "backends": 2,
             "interfaces": [{"name": "eth0", "mode": "native"}, {"name": "eth1", "mode": "generic"}],
             "flows": {"active": 250, "capacity": 1000},
             "service_rates": [{
@@ -125,7 +126,7 @@ mod tests {
         }))
         .unwrap();
         let expected = "\
-lb-agent 0.1.0, up 1h 2m
+lb-agent 0.1.0, up 1h 2m; OUT OF STEP: `lb-agent events` says why
 interfaces: eth0 (native), eth1 (generic)
 services: 1, backends: 2, revision 17
 flows: 250 of 1000 (25.0 %)

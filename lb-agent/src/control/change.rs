@@ -1,15 +1,14 @@
 //! How a change is made: checked, saved, carried out; or refused without a trace.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{BackendKey, Control, ControlError, Order};
 use crate::datapath::Plan;
 use crate::model::{Change, Desired, Removal, differences};
-use crate::store::{Draft, Revision, StoreError};
+use crate::store::{Draft, StoreError};
 
 /// What a change did, or would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,88 +96,21 @@ impl Control {
             true => None,
             false => Some(self.keep(Draft { reason, ..Draft::new(next) })?),
         };
-        match self.datapath.apply(&wanted) {
+        match self.apply(&wanted) {
             Ok(plan) => {
                 if let Some(revision) = kept {
                     self.adopt(revision);
                 }
-                self.out_of_step = false;
+                self.fall_in();
                 self.refresh_checks();
                 Ok(plan)
             }
             Err(refused) => {
                 let refused = ControlError::datapath(refused);
-                self.unwanted = kept.map(|revision| (revision.info.revision, refused.to_string()));
-                self.catch_up();
+                self.undo(kept.map(|revision| revision.info.revision), &refused);
                 Err(refused)
             }
         }
-    }
-
-    fn keep(&mut self, draft: Draft) -> Result<Revision, StoreError> {
-        self.store.swap(self.revision, draft).inspect_err(|failure| {
-            // Whether the revision before is still what a crash would leave is not certain.
-            self.out_of_step |= !matches!(failure, StoreError::Conflict { .. });
-        })
-    }
-
-    pub(super) fn adopt(&mut self, revision: Revision) {
-        self.revision = revision.info.revision;
-        self.modified = Arc::new(revision.services);
-        self.desired = revision.desired;
-    }
-
-    /// Takes over the latest revision where somebody else has made it.
-    pub(super) fn follow(&mut self) {
-        let latest = match self.store.latest() {
-            Ok(latest) if latest.info.revision == self.revision => return,
-            Ok(latest) => latest,
-            Err(failure) => return error!(error = %failure, "cannot read the state; going on with the last"),
-        };
-        let number = latest.info.revision;
-        if let Err(refusal) = latest.desired.validate(&self.limits) {
-            return error!(revision = number, %refusal, "a revision cannot be used here; going on with the last");
-        }
-        info!(revision = number, "the state was changed elsewhere");
-        self.adopt(latest);
-        self.refresh_checks();
-        self.apply_wanted();
-    }
-
-    /// Brings disk and data plane back to the desired state, each for itself; what fails, the next tick tries again.
-    pub(super) fn catch_up(&mut self) {
-        let saved = self.settle();
-        if let Err(failure) = &saved {
-            error!(error = %failure, "cannot save the state; trying again");
-        }
-        self.apply_wanted();
-        self.out_of_step |= saved.is_err();
-    }
-
-    /// Has the store hold what is desired: takes back a revision that the data plane did not take.
-    fn settle(&mut self) -> Result<(), StoreError> {
-        let Some((number, refusal)) = self.unwanted.clone() else { return self.store.settle() };
-        let undone = Draft {
-            desired: Arc::clone(&self.desired),
-            ..Draft::new(Desired::default()).because(format!("revision {number} undone: {refusal}"))
-        };
-        match self.store.swap(number, undone) {
-            Ok(revision) => self.adopt(revision),
-            // Then that one counts.
-            Err(StoreError::Conflict { .. }) => {}
-            Err(failure) => return Err(failure),
-        }
-        self.unwanted = None;
-        Ok(())
-    }
-
-    /// Sets whether the data plane is out of step.
-    fn apply_wanted(&mut self) {
-        let applied = self.datapath.apply(&self.wanted());
-        if let Err(failure) = &applied {
-            error!(error = format!("{failure:#}"), "the data plane is out of step; trying again");
-        }
-        self.out_of_step = applied.is_err();
     }
 
     /// Removes the backends that have drained or whose time is up.

@@ -9,6 +9,7 @@ use tokio::time;
 use super::change::Changed;
 use super::order::Order;
 use super::snapshot::{Explained, FlowRow, Snapshot};
+use crate::events::Events;
 use crate::model::{Change, Protocol, Refusal, Removal, ServiceName};
 use crate::store::{Revision, RevisionInfo, StoreError};
 
@@ -65,14 +66,22 @@ pub(super) enum Request {
 
 /// A way to the control task; cheap to clone. The task ends with the last one.
 #[derive(Clone, Debug)]
-pub struct Handle(mpsc::Sender<Request>);
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    events: Events,
+}
 
 /// Longer than any plan takes, shorter than a caller's patience.
 const ANSWER: Duration = Duration::from_secs(30);
 
 impl Handle {
-    pub(super) fn new(sender: mpsc::Sender<Request>) -> Self {
-        Self(sender)
+    pub(super) fn new(requests: mpsc::Sender<Request>, events: Events) -> Self {
+        Self { requests, events }
+    }
+
+    /// Where what happens is told. To listen keeps the task from nothing.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Makes a change, or says what it would do.
@@ -148,7 +157,7 @@ impl Handle {
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ControlError> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            self.0.send(request(reply)).await.map_err(|_| ControlError::Stopped)?;
+            self.requests.send(request(reply)).await.map_err(|_| ControlError::Stopped)?;
             answer.await.map_err(|_| ControlError::Stopped)?
         };
         time::timeout(ANSWER, asked).await.unwrap_or(Err(ControlError::Busy))

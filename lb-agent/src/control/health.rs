@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use super::wanted::wanted;
 use super::{BackendKey, Control};
 use crate::datapath::Wanted;
+use crate::events::Happening;
 use crate::health::{Check, Health, ProbeResult, Scheduler, Transition};
 use crate::model::{Admin, Desired, Endpoint, Service};
 
@@ -74,7 +75,7 @@ impl Control {
         for (key, &to) in &after {
             let from = self.verdicts.get(key).copied().unwrap_or_default();
             if from != to {
-                self.log_change(key, from, to, transitions);
+                self.tell_change(key, from, to, transitions);
                 // An unknown backend is treated as a healthy one.
                 matters |= from == Health::Unhealthy || to == Health::Unhealthy;
             }
@@ -84,22 +85,29 @@ impl Control {
             return;
         }
         self.save_failing();
-        if let Err(error) = self.datapath.apply(&self.wanted()) {
-            warn!(
-                error = format!("{error:#}"),
-                "the data plane did not take a change of health; trying again"
-            );
-            self.out_of_step = true;
+        let wanted = self.wanted();
+        if let Err(error) = self.apply(&wanted) {
+            let error = format!("{error:#}");
+            warn!(error, "the data plane did not take a change of health; trying again");
+            self.fall_out(&error);
         }
     }
 
-    fn log_change(&self, (name, address): &BackendKey, from: Health, to: Health, transitions: &[Transition]) {
+    fn tell_change(
+        &self,
+        (name, address): &BackendKey,
+        from: Health,
+        to: Health,
+        transitions: &[Transition],
+    ) {
         let service = self.desired.services.get(name);
         let checks: BTreeSet<_> =
             service.into_iter().flat_map(|service| checks_of(service, *address)).collect();
         let decisive = transitions.iter().find(|transition| checks.contains(&transition.check));
         let reason = decisive.map_or("", |transition| transition.reason.as_str());
         info!(service = %name, backend = %address, %from, %to, reason, "health changed");
+        let (service, backend, reason) = (name.clone(), *address, reason.to_owned());
+        self.events.tell(Happening::HealthChanged { service, backend, from, to, reason });
     }
 }
 

@@ -9,6 +9,7 @@ mod health;
 mod order;
 mod rates;
 mod snapshot;
+mod step;
 mod wanted;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ use tokio::time::{self, MissedTickBehavior};
 
 use crate::config::Limits;
 use crate::datapath::Datapath;
+use crate::events::{Events, Happening};
 use crate::health::{Failing, Health, ProbeResult, Prober, Scheduler};
 use crate::model::{Desired, Endpoint, ServiceName};
 use crate::store::{Revision, Store};
@@ -97,6 +99,7 @@ pub struct Control {
     /// The data plane or the disk may differ from what is desired: try again at the next tick.
     out_of_step: bool,
     started: Instant,
+    events: Events,
     requests: mpsc::Receiver<Request>,
     results: (mpsc::Sender<ProbeResult>, mpsc::Receiver<ProbeResult>),
 }
@@ -126,16 +129,20 @@ impl Control {
             sampler: Sampler::default(),
             out_of_step: false,
             started: now(),
+            events: Events::default(),
             requests,
             results: mpsc::channel(RESULT_QUEUE),
         };
         control.refresh_checks();
-        let plan =
-            control.datapath.apply(&control.wanted()).context("cannot bring the data plane in step")?;
+        let wanted = control.wanted();
+        let plan = control.apply(&wanted).context("cannot bring the data plane in step")?;
         for step in &plan.steps {
             tracing::debug!(step, "data plane");
         }
-        Ok((control, Handle::new(sender)))
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        control.events.tell(Happening::Started { version, revision: control.revision });
+        let handle = Handle::new(sender, control.events.clone());
+        Ok((control, handle))
     }
 
     /// Serves until every [`Handle`] is gone. The data plane stays as it is.

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceStatus>,
     /// How full the flow table is.
     pub flows: FlowLoad,
+    /// Whether disk and data plane are what they shall be.
+    pub in_step: bool,
     /// How packets ended.
     pub reasons: Vec<ReasonCount>,
     /// Since the agent started.
@@ -82,6 +84,7 @@ impl Control {
                 .collect(),
             interfaces: self.datapath.interfaces(),
             flows: self.datapath.flow_load(),
+            in_step: !self.out_of_step,
             reasons: self.datapath.reasons(),
             uptime: super::now().duration_since(self.started),
         }

@@ -3,6 +3,7 @@ use std::time::{Duration, SystemTime};
 use super::fake::World;
 use super::*;
 use crate::datapath::WantedBackend;
+use crate::events::Happening;
 use crate::model::{Admin, Backend, Change, Removal, file};
 use crate::store::Draft;
 
@@ -332,6 +333,59 @@ async fn a_change_that_was_decided_on_something_older_is_refused() {
     assert_eq!(world.lock().saved.backend_count(), 4);
     assert_eq!(with(web(), &[7, 0], false).await.unwrap().revision, 2);
     assert_eq!(handle.snapshot().await.unwrap().modified.values().copied().collect::<Vec<_>>(), [1, 2]);
+}
+
+/// The names of the events that are kept, with what tells them apart.
+fn told(handle: &Handle) -> Vec<String> {
+    let mut listener = handle.events().listen(0);
+    let events = std::iter::from_fn(|| listener.backlog());
+    let name = |event: crate::events::Event| match event.what {
+        Happening::StateChanged { revision, .. } => format!("state-changed {revision}"),
+        Happening::HealthChanged { backend, to, .. } => format!("{backend} {to}"),
+        other => other.name().to_owned(),
+    };
+    events.map(name).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_state_and_health_and_what_was_done_about_them_are_told_in_order() {
+    let world = world();
+    world.lock().saved =
+        Change::RemoveBackend("web".parse().unwrap(), "10.0.1.12:80".parse().unwrap(), Removal::Now)
+            .apply(&state())
+            .unwrap();
+    let handle = world.run();
+    eventually("healthy", || told(&handle).contains(&"10.0.1.11:80 healthy".to_owned())).await;
+    handle.change(add_backend("10.0.1.13:80"), false).await.unwrap();
+    world.lock().dead.push(FIRST.parse().unwrap());
+    eventually("taken out", || first(&world) == Some((0, false))).await;
+    let told = told(&handle);
+    let told: Vec<_> =
+        told.iter().map(String::as_str).filter(|what| !what.starts_with("10.0.1.13")).collect();
+    assert_eq!(
+        told,
+        [
+            "reconciled",
+            "started",
+            "10.0.1.11:80 healthy",
+            "reconciled",
+            "state-changed 1",
+            "10.0.1.11:80 unhealthy",
+            "reconciled",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_falls_out_of_step_is_told_once_and_when_it_is_back() {
+    let world = world();
+    let handle = world.run();
+    world.lock().refusals = vec!["still broken", "broken", "broken"];
+    handle.change(add_backend("10.0.1.13:80"), false).await.unwrap_err();
+    assert!(!handle.snapshot().await.unwrap().in_step);
+    eventually("in step again", || told(&handle).contains(&"in-step".to_owned())).await;
+    assert!(handle.snapshot().await.unwrap().in_step);
+    assert_eq!(told(&handle).iter().filter(|what| *what == "out-of-step").count(), 1);
 }
 
 #[test]

@@ -1,0 +1,116 @@
+//! Whether disk and data plane are what they shall be, and the attempts to bring them there.
+
+use std::sync::Arc;
+
+use tracing::{error, info};
+
+use super::{Control, ControlError};
+use crate::datapath::{Plan, Wanted};
+use crate::events::{Happening, first_lines};
+use crate::model::Desired;
+use crate::store::{Draft, Revision, StoreError};
+
+impl Control {
+    /// Has the data plane do what is wanted, and tells what that took.
+    pub(super) fn apply(&mut self, wanted: &Wanted) -> anyhow::Result<Plan> {
+        let plan = self.datapath.apply(wanted)?;
+        if !plan.steps.is_empty() {
+            self.events.tell(Happening::Reconciled { steps: first_lines(&plan.steps) });
+        }
+        Ok(plan)
+    }
+
+    /// Keeps a state.
+    pub(super) fn keep(&mut self, draft: Draft) -> Result<Revision, StoreError> {
+        self.store.swap(self.revision, draft).inspect_err(|failure| {
+            // Whether the revision before is still what a crash would leave is not certain.
+            if !matches!(failure, StoreError::Conflict { .. }) {
+                self.fall_out(&failure.to_string());
+            }
+        })
+    }
+
+    /// A revision is what is desired from now on.
+    pub(super) fn adopt(&mut self, revision: Revision) {
+        let Revision { info, desired, services } = revision;
+        self.revision = info.revision;
+        self.modified = Arc::new(services);
+        self.desired = desired;
+        self.events.tell(Happening::StateChanged { revision: info.revision, changes: info.changes });
+    }
+
+    /// Takes over the latest revision where somebody else has made it.
+    pub(super) fn follow(&mut self) {
+        let latest = match self.store.latest() {
+            Ok(latest) if latest.info.revision == self.revision => return,
+            Ok(latest) => latest,
+            Err(failure) => return error!(error = %failure, "cannot read the state; going on with the last"),
+        };
+        let number = latest.info.revision;
+        if let Err(refusal) = latest.desired.validate(&self.limits) {
+            return error!(revision = number, %refusal, "a revision cannot be used here; going on with the last");
+        }
+        info!(revision = number, "the state was changed elsewhere");
+        self.adopt(latest);
+        self.refresh_checks();
+        let wanted = self.wanted();
+        if let Err(failure) = self.apply(&wanted) {
+            self.fall_out(&format!("{failure:#}"));
+        }
+    }
+
+    /// What the data plane refused after all: the revision that it was kept as is taken back.
+    pub(super) fn undo(&mut self, revision: Option<u64>, refused: &ControlError) {
+        self.unwanted = revision.map(|number| (number, refused.to_string()));
+        self.fall_out(&refused.to_string());
+        self.catch_up();
+    }
+
+    /// Brings disk and data plane back to the desired state, each for itself; what fails, the next tick tries again.
+    pub(super) fn catch_up(&mut self) {
+        let saved = self.settle().map_err(|failure| failure.to_string());
+        let wanted = self.wanted();
+        let applied = self.apply(&wanted).map(drop).map_err(|failure| format!("{failure:#}"));
+        if let Err(failure) = &saved {
+            error!(error = failure, "cannot save the state; trying again");
+        }
+        if let Err(failure) = &applied {
+            error!(error = failure, "the data plane is out of step; trying again");
+        }
+        match saved.and(applied) {
+            Ok(()) => self.fall_in(),
+            Err(failure) => self.fall_out(&failure),
+        }
+    }
+
+    /// Has the store hold what is desired: takes back a revision that the data plane did not take.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let Some((number, refusal)) = self.unwanted.clone() else { return self.store.settle() };
+        let undone = Draft {
+            desired: Arc::clone(&self.desired),
+            ..Draft::new(Desired::default()).because(format!("revision {number} undone: {refusal}"))
+        };
+        match self.store.swap(number, undone) {
+            Ok(revision) => self.adopt(revision),
+            // Then that one counts.
+            Err(StoreError::Conflict { .. }) => {}
+            Err(failure) => return Err(failure),
+        }
+        self.unwanted = None;
+        Ok(())
+    }
+
+    /// Notes that something is not what it shall be; the next tick tries again.
+    pub(super) fn fall_out(&mut self, error: &str) {
+        if !std::mem::replace(&mut self.out_of_step, true) {
+            self.events.tell(Happening::OutOfStep { error: error.to_owned() });
+        }
+    }
+
+    /// Notes that everything is what it shall be.
+    pub(super) fn fall_in(&mut self) {
+        if std::mem::take(&mut self.out_of_step) {
+            self.events.tell(Happening::InStep {});
+        }
+    }
+}
