@@ -10,24 +10,29 @@ mod revisions;
 mod services;
 mod socket;
 mod state;
+pub mod tcp;
 pub mod types;
 mod views;
+mod wellness;
 
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
+use std::future::{Future, IntoFuture as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::{Method, Uri};
 use axum::routing::{get, post};
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 
 use crate::control::Handle;
 pub use problem::Problem;
 pub use socket::{bind, make_room};
+pub use tcp::{Door, Gate};
 
 /// A state's body at most: twice what every limit at its highest takes. Other bodies have axum's limit, 2 MB.
 pub const MAX_STATE: usize = 16 << 20;
@@ -35,8 +40,29 @@ pub const MAX_STATE: usize = 16 << 20;
 /// How long requests under way may take after the agent was asked to stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(3);
 
+/// What the routes work with.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The way to the control task.
+    pub control: Handle,
+    /// Who was let in over TCP, and who was not.
+    pub gate: Arc<Gate>,
+}
+
+impl FromRef<Api> for Handle {
+    fn from_ref(api: &Api) -> Self {
+        api.control.clone()
+    }
+}
+
+impl FromRef<Api> for Arc<Gate> {
+    fn from_ref(api: &Api) -> Self {
+        Arc::clone(&api.gate)
+    }
+}
+
 /// Every route there is.
-fn router(control: Handle) -> Router {
+fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/services", get(services::list).post(services::add))
         .route("/v1/services/{name}", get(services::show).patch(services::set).delete(services::remove))
@@ -54,9 +80,11 @@ fn router(control: Handle) -> Router {
         .route("/v1/events", get(events::listen))
         .route("/v1/flows", get(observe::flows))
         .route("/v1/explain", get(observe::explain))
+        .route("/healthz", get(wellness::alive))
+        .route("/readyz", get(wellness::ready))
         .fallback(async |uri: Uri| Problem::no_route(uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| Problem::no_method(&method, uri.path()))
-        .with_state(control)
+        .with_state(api)
 }
 
 /// Serves until `stop` is ready, and then finishes what is under way.
@@ -65,24 +93,43 @@ fn router(control: Handle) -> Router {
 /// Where the listener fails.
 pub async fn serve(
     listener: UnixListener,
-    control: Handle,
+    door: Option<Door>,
+    api: Api,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let events = control.events().clone();
+    let (stopping, mut stopped) = watch::channel(false);
+    let events = api.control.events().clone();
     let graceful = async move {
         stop.await;
         // Whoever listens would keep the connection open.
         events.close();
-        drop(stopping);
+        stopping.send_replace(true);
     };
+    let mut last_requests = stopped.clone();
     let last_requests = async move {
-        // Ready when the sender is dropped.
-        let _ = stopped.await;
+        // An error where the sender is gone, which it is once it has said so.
+        let _ = last_requests.wait_for(|stop| *stop).await;
         tokio::time::sleep(LAST_REQUESTS).await;
     };
+    let router = router(api);
+    let over_tcp = {
+        let (router, stopped) = (router.clone(), stopped.clone());
+        async move {
+            if let Some(door) = door {
+                door.serve(router, stopped).await;
+            }
+        }
+    };
+    let is_stopped = async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let served = async {
+        let over_unix = axum::serve(listener, router).with_graceful_shutdown(is_stopped).into_future();
+        let (served, (), ()) = tokio::join!(over_unix, over_tcp, graceful);
+        served
+    };
     tokio::select! {
-        served = axum::serve(listener, router(control)).with_graceful_shutdown(graceful) => served,
+        served = served => served,
         () = last_requests => Ok(()),
     }
 }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
+use super::Api;
 use super::extract::Parameters;
 use super::problem::Problem;
 use super::types::{ExplainView, FlowView, StatusView};
@@ -30,8 +31,8 @@ pub(super) struct ExplainParameters {
 /// Flows that are listed unless somebody says otherwise.
 const FLOWS: usize = 100_000;
 
-pub(super) async fn status(State(control): State<Handle>) -> Result<Json<StatusView>, Problem> {
-    Ok(Json(control.snapshot().await?.status()))
+pub(super) async fn status(State(api): State<Api>) -> Result<Json<StatusView>, Problem> {
+    Ok(Json(api.control.snapshot().await?.status(api.gate.counts())))
 }
 
 pub(super) async fn flows(

@@ -51,6 +51,14 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Request too large", detail)
     }
 
+    /// Whoever asks may not.
+    pub(super) fn denied(status: StatusCode, detail: &str) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => Self::new(status, "unauthorized", "Who are you?", detail),
+            _ => Self::new(status, "forbidden", "Not allowed", detail),
+        }
+    }
+
     /// The object is not there.
     pub(super) fn not_found(detail: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::tcp::HttpCounts;
 use crate::control::Rates;
 use crate::datapath::{Candidate, FlowLoad, InterfaceStatus, ReasonCount, Traffic};
 use crate::health::Health;
@@ -83,6 +84,8 @@ pub struct StatusView {
     pub revision: u64,
     /// Whether disk and data plane are what they shall be; if not, it is tried again every second.
     pub in_step: bool,
+    /// What became of requests over TCP.
+    pub http: HttpCounts,
     /// Since the agent started.
     pub uptime_seconds: u64,
     /// Where the program is attached, and how.

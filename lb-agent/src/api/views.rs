@@ -1,5 +1,6 @@
 //! From what the control task tells to what the API answers. Pure.
 
+use super::tcp::HttpCounts;
 use super::types::{
     BackendView, ChangedView, ExplainView, FlowView, ServiceDetail, ServiceRates, ServiceView, StatusView,
 };
@@ -44,11 +45,12 @@ impl Snapshot {
     }
 
     /// The whole.
-    pub(super) fn status(self) -> StatusView {
+    pub(super) fn status(self, http: HttpCounts) -> StatusView {
         StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: self.revision,
             in_step: self.in_step,
+            http,
             uptime_seconds: self.uptime.as_secs(),
             services: self.desired.services.len(),
             backends: self.desired.backend_count(),

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tracing::info;
 
 use super::{Global, privilege, telemetry};
-use crate::api;
+use crate::api::{self, Api, Door};
 use crate::config::{Config, DEFAULT_PATH, InterfaceName};
 use crate::control::{self, Control, Handle, Parts, Snapshot};
 use crate::datapath::kernel;
@@ -76,6 +76,7 @@ fn daemon(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
     let store = FileStore::open(&config.state_dir, config.revisions as usize)?;
     let revision = control::load(&store, &config.limits)?;
     api::make_room(&config.socket)?;
+    let door = config.http.as_ref().map(|http| runtime.block_on(Door::open(http))).transpose()?;
     let (control, handle) = Control::start(Parts {
         revision,
         store: Box::new(store),
@@ -89,7 +90,7 @@ fn daemon(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
     };
     let _socket = Removed(&config.socket);
     let (thread, mut ended) = own_thread(control)?;
-    runtime.block_on(serve(config, listener, handle, &mut stop, &mut ended))?;
+    runtime.block_on(serve(config, (listener, door), handle, &mut stop, &mut ended))?;
     // The API held the last handle, so the control task ends when it has done what it was asked.
     ensure!(thread.join().is_ok(), "the control task failed: its log says why");
     info!("stopped; packets are still balanced: `lb-agent run` takes over, `lb-agent detach` takes it down");
@@ -110,7 +111,7 @@ fn concurrent_probes() -> usize {
 /// Serves the API until a signal asks to stop.
 async fn serve(
     config: &Config,
-    listener: UnixListener,
+    (listener, door): (UnixListener, Option<Door>),
     handle: Handle,
     stop: &mut Stop,
     ended: &mut oneshot::Receiver<()>,
@@ -121,7 +122,9 @@ async fn serve(
         // Ready when the sender is dropped.
         let _ = stopping.await;
     };
-    let mut served = tokio::spawn(api::serve(listener, handle, stopped));
+    let keys = door.as_ref().map(Door::keys).unwrap_or_default();
+    let api = Api { control: handle, gate: keys.gate };
+    let mut served = tokio::spawn(api::serve(listener, door, api, stopped));
     tokio::select! {
         signal = stop.wait() => info!(signal, "stopping"),
         _ = ended => bail!("the control task ended: the log says why; packets are still balanced"),
@@ -139,6 +142,7 @@ fn announce(config: &Config, snapshot: &Snapshot) {
         services = snapshot.desired.services.len(),
         backends = snapshot.desired.backend_count(),
         socket = %config.socket.display(),
+        http = config.http.as_ref().map(|http| tracing::field::display(http.listen)),
         "ready"
     );
 }

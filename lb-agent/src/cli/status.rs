@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn the_screen_shows_what_happened_and_nothing_else() {
         let status: StatusView = serde_json::from_value(json!({
-            "version": "0.1.0", "revision": 17, "in_step": false, "uptime_seconds": 3720, "services": 1, "backends": 2,
+            "version": "0.1.0", "revision": 17, "in_step": false, "http": {"requests_total": 9, "refused_no_token_total": 1, "refused_wrong_token_total": 0, "refused_read_only_total": 0}, "uptime_seconds": 3720, "services": 1, "backends": 2,
             "interfaces": [{"name": "eth0", "mode": "native"}, {"name": "eth1", "mode": "generic"}],
             "flows": {"active": 250, "capacity": 1000},
             "service_rates": [{

@@ -78,13 +78,6 @@ pub fn read_toml<'de, T: Deserialize<'de>>(text: &'de str, origin: &str) -> Resu
     toml::from_str(text).map_err(|error: toml::de::Error| FileError(describe(&error, text, origin)))
 }
 
-/// An error where a key stands at the top of a TOML file.
-pub fn refuse_key(text: &str, origin: &str, key: &str, reason: &str) -> Option<FileError> {
-    let table = toml::de::DeTable::parse(text).ok()?;
-    let (found, _) = table.get_ref().iter().find(|(name, _)| name.get_ref() == key)?;
-    Some(FileError(at(text, origin, found.span().start, reason)))
-}
-
 fn describe(error: &toml::de::Error, text: &str, origin: &str) -> String {
     let reason = shorten(error.message(), 400);
     let reason = reason.replace("unknown field", "unknown key").replace("missing field", "missing key");

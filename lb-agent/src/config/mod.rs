@@ -1,5 +1,7 @@
 //! How this node runs: `/etc/lb-agent/config.toml`.
 
+mod http;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::model::{Quoted, file};
+pub use http::Http;
 
 /// Where the file is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/lb-agent/config.toml";
@@ -35,6 +38,8 @@ pub struct Config {
     pub manage_vips: bool,
     /// Whether the build of the program is loaded that logs its decisions.
     pub diagnostics: bool,
+    /// The API over TCP.
+    pub http: Option<Http>,
     /// Sizes of the tables, which are fixed once they are made.
     pub limits: Limits,
 }
@@ -84,7 +89,7 @@ pub enum ConfigError {
     /// The file has an unknown key or a bad value.
     #[error(transparent)]
     Invalid(#[from] file::FileError),
-    /// A number that cannot be.
+    /// A value that cannot be.
     #[error("{origin}: {key} = {value} cannot be: {reason}")]
     Limit {
         /// The file.
@@ -92,7 +97,7 @@ pub enum ConfigError {
         /// The key, with its table.
         key: &'static str,
         /// What it says.
-        value: u32,
+        value: String,
         /// What it may say.
         reason: String,
     },
@@ -114,6 +119,7 @@ impl Default for Config {
             pin_dir: "/sys/fs/bpf/lb-agent".into(),
             manage_vips: true,
             diagnostics: false,
+            http: None,
             limits: Limits::default(),
         }
     }
@@ -141,11 +147,6 @@ impl Config {
 
     /// Reads the text of a file. `origin` names it in errors.
     fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        if let Some(error) =
-            file::refuse_key(text, origin, "http", "the API over TCP is not in this version: remove it")
-        {
-            return Err(error.into());
-        }
         let config: Self = file::read_toml(text, origin)?;
         match config.problem() {
             Some((key, value, reason)) => {
@@ -157,12 +158,13 @@ impl Config {
 }
 
 impl Config {
-    /// The first number that cannot be, with the reason.
-    fn problem(&self) -> Option<(&'static str, u32, String)> {
+    /// The first value that cannot be, with the reason.
+    fn problem(&self) -> Option<(&'static str, String, String)> {
         let (low, high) = REVISIONS;
         let is_outside = !(low..=high).contains(&self.revisions);
-        let revisions = || ("revisions", self.revisions, format!("it is from {low} to {high}"));
-        is_outside.then(revisions).or_else(|| self.limits.problem())
+        let revisions = || ("revisions", self.revisions.to_string(), format!("it is from {low} to {high}"));
+        let limits = || self.limits.problem().map(|(key, value, reason)| (key, value.to_string(), reason));
+        is_outside.then(revisions).or_else(limits).or_else(|| self.http.as_ref()?.problem())
     }
 }
 
@@ -275,6 +277,11 @@ mod tests {
             pin_dir = "/c"
             manage_vips = false
             diagnostics = true
+            [http]
+            listen = "[::1]:9600"
+            token_file = "/t"
+            cert_file = "/c"
+            key_file = "/k"
             [limits]
             flows = 65536
             services = 16
@@ -291,6 +298,12 @@ mod tests {
             pin_dir: "/c".into(),
             manage_vips: false,
             diagnostics: true,
+            http: Some(Http {
+                listen: "[::1]:9600".parse().unwrap(),
+                token_file: Some("/t".into()),
+                cert_file: Some("/c".into()),
+                key_file: Some("/k".into()),
+            }),
             limits: Limits { flows: 65_536, services: 16, backends: 64, table_size: 251 },
         };
         assert_eq!(config, expected);
@@ -301,15 +314,23 @@ mod tests {
         let cases = [
             (
                 "\ninterface = [\"eth0\"]\n",
-                "config.toml line 2, `interface = [\"eth0\"]`: unknown key `interface`, expected one of `interfaces`, `xdp_mode`, `state_dir`, `revisions`, `socket`, `pin_dir`, `manage_vips`, `diagnostics`, `limits`",
+                "config.toml line 2, `interface = [\"eth0\"]`: unknown key `interface`, expected one of `interfaces`, `xdp_mode`, `state_dir`, `revisions`, `socket`, `pin_dir`, `manage_vips`, `diagnostics`, `http`, `limits`",
             ),
             (
                 "[limits]\nflow = 1\n",
                 "config.toml line 2, `flow = 1`: unknown key `flow`, expected one of `flows`, `services`, `backends`, `table_size`",
             ),
             (
-                "manage_vips = true\n[http]\nlisten = \"127.0.0.1:9600\"\n",
-                "config.toml line 2, `[http]`: the API over TCP is not in this version: remove it",
+                "[http]\nlisten = \"localhost:9600\"\n",
+                "config.toml line 2, `listen = \"localhost:9600\"`: invalid socket address syntax",
+            ),
+            (
+                "[http]\nlisten = \"0.0.0.0:9600\"\n",
+                "config.toml: http.listen = \"0.0.0.0:9600\" cannot be: beyond loopback nobody is let in without a token: set http.token_file",
+            ),
+            (
+                "[http]\nlisten = \"127.0.0.1:9600\"\ncert_file = \"/c\"\n",
+                "config.toml: http.cert_file = \"/c\" cannot be: it needs http.key_file",
             ),
             (
                 "xdp_mode = \"offload\"\n",
@@ -341,10 +362,11 @@ mod tests {
 
     #[test]
     fn the_documented_file_is_the_defaults() {
-        let text = include_str!("../../docs/configuration.md");
+        let text = include_str!("../../../docs/configuration.md");
         let examples = file::tests::examples(text, "toml config");
         let documented = Config { interfaces: vec!["eth0".parse().unwrap()], ..Config::default() };
-        assert_eq!(examples.len(), 1);
+        assert_eq!(examples.len(), 2);
+        assert!(Config::parse(examples[1], "configuration.md").unwrap().http.is_some());
         assert_eq!(Config::parse(examples[0], "configuration.md").unwrap(), documented);
     }
 
