@@ -11,12 +11,14 @@ use serde_json::Value;
 
 use crate::netns::{Handle, unique_name};
 use crate::process::{self, Process};
+use crate::refusal;
 use crate::residue::BPF_FS;
 use crate::topology::Topology;
 use crate::wait;
 
-/// How long the agent may take to load its programs and answer: the verifier on a busy machine.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the agent may take to load its programs and answer: the verifier on a machine that is ten times as busy as
+/// it can be takes more than half a minute.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long the agent may take to end after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,12 +35,14 @@ pub struct Settings {
     pub flows: u32,
     /// Whether the agent adds the VIPs to the interfaces.
     pub manage_vips: bool,
+    /// A system call, by its number, that the kernel refuses to the agent as one that it does not know (`EINVAL`).
+    pub refused: Option<libc::c_long>,
 }
 
 impl Default for Settings {
     /// The binary of `LB_AGENT`, or what `cargo xtask build` leaves; a small flow table, as suites run several agents.
     fn default() -> Self {
-        Self { binary: default_binary(), flows: 65_536, manage_vips: true }
+        Self { binary: default_binary(), flows: 65_536, manage_vips: true, refused: None }
     }
 }
 
@@ -104,6 +108,9 @@ impl Agent {
     pub fn run(&mut self) -> Result<()> {
         let mut command = self.command();
         command.arg("run").arg("--config").arg(self.config());
+        if let Some(number) = self.settings.refused {
+            refusal::refuse(&mut command, number, libc::EINVAL);
+        }
         let mut process = Process::spawn(command, &self.log())?;
         wait::until(START_TIMEOUT, "the agent answers `status`", || {
             if let Some(status) = process.ended()? {

@@ -24,6 +24,7 @@ pub mod offload;
 pub mod packet;
 pub mod process;
 pub mod random;
+pub mod refusal;
 pub mod residue;
 pub mod server;
 pub mod setup;

@@ -109,6 +109,17 @@ impl Namespace {
             .with_context(|| format!("cannot set {key} = {value} in namespace {}", self.name))
     }
 
+    /// Reads a network sysctl of this namespace.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    pub fn read_sysctl(&self, key: &str) -> Result<String> {
+        let path = PathBuf::from("/proc/sys").join(key.replace('.', "/"));
+        let text = self.run(|| std::fs::read_to_string(&path));
+        let text = text.with_context(|| format!("cannot read {key} in namespace {}", self.name))?;
+        Ok(text.trim().to_owned())
+    }
+
     /// Runs `work` on a thread inside the namespace and returns its result.
     ///
     /// # Panics

@@ -77,7 +77,15 @@ impl Setup {
     /// # Errors
     /// As [`Setup::bare`], or when the agent refuses something.
     pub fn serving(shape: Shape, backends: u8) -> Result<Self> {
-        let setup = Self::bare(shape, backends, Settings::default())?;
+        Self::serving_with(shape, backends, Settings::default())
+    }
+
+    /// [`Setup::serving`] by an agent with other settings.
+    ///
+    /// # Errors
+    /// As [`Setup::serving`].
+    pub fn serving_with(shape: Shape, backends: u8, settings: Settings) -> Result<Self> {
+        let setup = Self::bare(shape, backends, settings)?;
         for family in Family::BOTH {
             setup.add_service(&web(family), web_vip(family), "tcp", QUICK_CHECKS)?;
             setup.add_service(&echo(family), echo_vip(family), "udp", "none")?;

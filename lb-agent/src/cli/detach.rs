@@ -10,7 +10,8 @@ use super::privilege;
 use crate::config::Config;
 use crate::datapath::kernel::{self, Detached};
 
-/// Takes programs, links, maps and the addresses that the agent added down. Works without a running agent.
+/// Takes programs, links, maps and the addresses that the agent added down, and puts the system settings back that it
+/// changed. Works without a running agent.
 ///
 /// The saved state stays: `lb-agent run` brings everything back, but for the flows.
 #[derive(Debug, Args)]
@@ -47,6 +48,7 @@ fn list(detached: &Detached) -> String {
         ("program", detached.programs.clone()),
         ("map", detached.maps.clone()),
         ("address", addresses.collect()),
+        ("setting", detached.settings.clone()),
     ];
     kinds.iter().flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind} {name}\n"))).collect()
 }

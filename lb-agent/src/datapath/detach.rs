@@ -7,7 +7,7 @@ use aya::maps::MapInfo;
 use lb_common::maps;
 
 use super::pins::{PinDir, unpin, unpin_all};
-use super::vip;
+use super::{sysctl, vip};
 
 /// What was taken down.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -20,6 +20,8 @@ pub struct Detached {
     pub maps: Vec<String>,
     /// Addresses that this host had because of its services.
     pub addresses: Vec<IpAddr>,
+    /// System settings that are what they were before, as sysctl(8) writes them. What somebody else has changed since is left alone.
+    pub settings: Vec<String>,
 }
 
 impl Detached {
@@ -41,7 +43,7 @@ pub fn detach(pin_dir: &Path) -> anyhow::Result<Detached> {
     }
 }
 
-/// Addresses first, so that no new client comes; then the program, then what it works on.
+/// Addresses first, so that no new client comes; then the program, then the settings that it needs, then what it works on.
 fn take_down(pins: PinDir) -> anyhow::Result<Detached> {
     let mut detached =
         Detached { addresses: vip::remove_all(pins.path())?.into_iter().collect(), ..Detached::default() };
@@ -53,7 +55,8 @@ fn take_down(pins: PinDir) -> anyhow::Result<Detached> {
         unpin_all(&pins.generation(number))?;
         detached.programs.push(format!("program-{number}"));
     }
-    for name in maps::PINNED.into_iter().chain([vip::ADDED]) {
+    detached.settings = sysctl::restore_all(pins.path())?;
+    for name in maps::PINNED.into_iter().chain([vip::ADDED, sysctl::CHANGED]) {
         let path = pins.map(name);
         if MapInfo::from_pin(&path).is_ok() {
             unpin(&path)?;

@@ -3,29 +3,31 @@
 use std::net::IpAddr;
 
 use anyhow::Context as _;
-use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::execute::World;
-use super::sysctl;
+use super::grace::Grace;
+use super::sysctl::Sysctl;
 use super::vip::Vips;
 
 /// This host, as far as plans concern it.
 pub(super) struct Host {
     /// The addresses; `None` where they are left to others.
     pub(super) vips: Option<Vips>,
+    sysctl: Sysctl,
     forwards_ipv6: bool,
+    grace: Grace,
 }
 
 impl Host {
-    /// A host whose settings have not been looked at.
-    pub(super) const fn new(vips: Option<Vips>) -> Self {
-        Self { vips, forwards_ipv6: false }
+    /// A host whose settings for IPv6 have not been looked at.
+    pub(super) const fn new(vips: Option<Vips>, sysctl: Sysctl) -> Self {
+        Self { vips, sysctl, forwards_ipv6: false, grace: Grace::Membarrier }
     }
 
     /// Lets the kernel forward IPv6, once there is a service that needs it.
     pub(super) fn forward_ipv6(&mut self) -> anyhow::Result<()> {
         if !self.forwards_ipv6 {
-            sysctl::forward_ipv6()?;
+            self.sysctl.forward_ipv6()?;
             self.forwards_ipv6 = true;
         }
         Ok(())
@@ -37,9 +39,8 @@ impl Host {
 }
 
 impl World for Host {
-    /// An XDP program runs within an RCU read-side section; this waits for all that have begun (`synchronize_rcu`).
     fn grace_period(&mut self) -> anyhow::Result<()> {
-        membarrier(MembarrierCommand::Global).context("membarrier")
+        self.grace.wait()
     }
 
     fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()> {

@@ -25,11 +25,11 @@ use super::pins::PinDir;
 use super::plan::{self, TableInputs, diff};
 use super::start::{bring_up, configured_interfaces, sizes};
 use super::sweep::Sweep;
+use super::sysctl::Sysctl;
 use super::view::{self, View};
 use super::vip::Vips;
 use super::{
-    Datapath, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Plan, ReasonCount, ServiceId, Traffic,
-    Wanted, sysctl,
+    Datapath, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Plan, ReasonCount, ServiceId, Traffic, Wanted,
 };
 use crate::config::Config;
 use crate::model::Protocol;
@@ -84,8 +84,9 @@ impl Kernel {
         let mut loaded = load(&pins, sizes, config.diagnostics)?;
         let diagnostics = config.diagnostics.then(|| Diagnostics::take(&mut loaded.object)).transpose()?;
         let interfaces = bring_up(&mut loaded, &pins, config, &configured)?;
+        let mut sysctl = Sysctl::open(pins.path())?;
         for interface in &configured {
-            sysctl::forward_ipv4(&interface.name).with_context(|| format!("interface {}", interface.name))?;
+            sysctl.forward_ipv4(&interface.name).with_context(|| format!("interface {}", interface.name))?;
         }
         let map =
             loaded.object.take_map(maps::LINKS).ok_or_else(|| anyhow!("the BPF object has no map LINKS"))?;
@@ -110,7 +111,7 @@ impl Kernel {
             sweep: Sweep::default(),
             ticks: 0,
             links,
-            host: Host::new(vips),
+            host: Host::new(vips, sysctl),
             diagnostics,
             _pins: pins,
         };

@@ -13,6 +13,7 @@ mod diagnostics;
 mod ethtool;
 mod execute;
 mod generation;
+mod grace;
 mod host;
 mod identity;
 pub mod kernel;

@@ -3,6 +3,7 @@
 //! ```text
 //! <pin_dir>/SETTINGS, DIRECTORY, ...   the maps
 //! <pin_dir>/ADDED_ADDRESSES            which addresses are there because of us
+//! <pin_dir>/CHANGED_SETTINGS           which system settings are what they are because of us
 //! <pin_dir>/link-<interface>           one attachment each; holds the program
 //! <pin_dir>/program-<n>/               what belongs to one loaded program: its stages, its tracepoint links
 //! ```

@@ -1,11 +1,11 @@
 //! The data plane without its agent, and without anything left of either.
 
 use lb_tests::address::Family;
-use lb_tests::agent::Agent;
+use lb_tests::agent::{Agent, Settings};
 use lb_tests::needs_root;
 use lb_tests::netns::Namespace;
 use lb_tests::setup::{Setup, web};
-use lb_tests::topology::Shape;
+use lb_tests::topology::{Shape, Topology};
 use lb_tests::wait;
 use serde_json::Value;
 
@@ -94,6 +94,55 @@ fn detach_takes_everything_down_with_the_agent_stopped() {
     }
     // Once more: nothing to do is not an error.
     setup.agent.detach().unwrap();
+}
+
+#[test]
+fn detach_puts_settings_back_that_the_agent_changed_and_no_others() {
+    needs_root!();
+    const CHANGED: [&str; 4] = [
+        "net.ipv4.conf.wan.forwarding",
+        "net.ipv4.conf.lan.forwarding",
+        "net.ipv4.conf.lan.accept_local",
+        "net.ipv6.conf.all.forwarding",
+    ];
+    /// Set by the agent, then by somebody else.
+    const TAKEN_OVER: &str = "net.ipv4.conf.wan.rp_filter";
+    let lab = Topology::two_armed(1).unwrap();
+    let values = || CHANGED.map(|key| lab.balancer.read_sysctl(key).unwrap());
+    lab.balancer.sysctl(TAKEN_OVER, "1").unwrap();
+    let before = values();
+    assert_eq!(before, ["0"; 4]);
+    let mut agent = Agent::start(&lab).unwrap();
+    agent.must(["service", "add", "six", "--vip", "[fd00:a::100]:80"]).unwrap();
+    assert_eq!(values(), ["1"; 4]);
+    assert_eq!(lab.balancer.read_sysctl(TAKEN_OVER).unwrap(), "2");
+    lab.balancer.sysctl(TAKEN_OVER, "0").unwrap();
+    // Whoever finds it as it should be has not changed it, and still knows who has.
+    agent.terminate().unwrap();
+    agent.run().unwrap();
+    agent.terminate().unwrap();
+    agent.detach().unwrap();
+    assert_eq!(values(), before);
+    assert_eq!(lab.balancer.read_sysctl(TAKEN_OVER).unwrap(), "0");
+}
+
+#[test]
+fn changes_take_hold_where_the_kernel_refuses_membarrier() {
+    needs_root!();
+    let settings = Settings { refused: Some(libc::SYS_membarrier), ..Settings::default() };
+    let setup = Setup::serving_with(Shape::TwoArmed, 3, settings).unwrap();
+    let traffic = Traffic::start(&setup);
+    for strategy in ["consistent-hash", "maglev", "consistent-hash"] {
+        setup.agent.must(["service", "set", &web(Family::V4), "--strategy", strategy]).unwrap();
+        setup.agent.must(["backend", "drain", &web(Family::V4), &setup.http(0, Family::V4)]).unwrap();
+        setup.agent.must(["backend", "enable", &web(Family::V4), &setup.http(0, Family::V4)]).unwrap();
+    }
+    assert_eq!(traffic.next_begun(400).spread.len(), 3);
+    wait::until_true(SOON, "the agent says how it waits", || {
+        setup.agent.log_tail().contains("grace periods by a map of maps")
+    })
+    .unwrap();
+    traffic.assert_undisturbed();
 }
 
 /// Whether an XDP program is attached, by netlink: `ip` prints it with the link.
