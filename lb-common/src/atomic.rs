@@ -63,6 +63,12 @@ impl Word {
         self.0.fetch_add(amount, Ordering::SeqCst)
     }
 
+    /// Turns bits over; returns the word as it was. What was written before it is seen before it.
+    #[inline(always)]
+    pub fn flip_bits(&self, bits: u64) -> u64 {
+        self.0.fetch_xor(bits, Ordering::SeqCst)
+    }
+
     /// Adds to a word that has one writer: a counter in its CPU's own row. Not a read-modify-write for others.
     #[inline(always)]
     pub fn count(&self, amount: u64) {
@@ -123,6 +129,14 @@ impl Word {
         use core::intrinsics::{AtomicOrdering, atomic_xadd};
         // SAFETY: as in `load`.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.get(), amount) }
+    }
+
+    /// Turns bits over; returns the word as it was. What was written before it is seen before it.
+    #[inline(always)]
+    pub fn flip_bits(&self, bits: u64) -> u64 {
+        use core::intrinsics::{AtomicOrdering, atomic_xor};
+        // SAFETY: as in `load`.
+        unsafe { atomic_xor::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.get(), bits) }
     }
 
     /// Adds to a word that has one writer: a counter in its CPU's own row. Not a read-modify-write for others.

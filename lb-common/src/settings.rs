@@ -13,10 +13,10 @@ pub struct Settings {
     pub jiffies_per_second: u32,
     /// Right shift from jiffies to ticks of about a second: 8 at 250 Hz (1.024 s).
     pub tick_shift: u32,
-    /// IPv4 flow buckets less one; their number is a power of two.
-    pub flow4_mask: u32,
-    /// IPv6 flow buckets less one.
-    pub flow6_mask: u32,
+    /// IPv4 flow buckets, any number.
+    pub flow4_buckets: u32,
+    /// IPv6 flow buckets.
+    pub flow6_buckets: u32,
     /// Buckets of half a directory less one.
     pub directory_mask: u32,
     /// Generated ICMP errors a second and CPU (RFC 1812 section 4.3.2.8; RFC 4443 section 2.4 (f)).
@@ -63,6 +63,9 @@ pub mod timeout {
     pub const CLOSING: u64 = 60;
     /// UDP (RFC 4787 section 4.3 asks for two minutes at least).
     pub const DATAGRAM: u64 = 120;
+
+    /// The longest of them.
+    pub const LONGEST: u64 = ESTABLISHED;
 
     /// The timeout of a state.
     #[inline(always)]

@@ -73,8 +73,8 @@ fn family<A: Family, T: Tables>(
 /// The flow's answer, if there is a flow whose backend still serves.
 fn flow<A: Family, T: Tables>(tables: &T, client: (A::Address, Be16), service: u16) -> Option<Explanation> {
     let key = A::key(client.0, client.1, service);
-    let bucket = A::bucket(tables, key.hash(tables.settings().flow_key) as u32)?;
-    let Lookup::Hit(_, data) = flows::look_up(bucket, key) else { return None };
+    let hash = key.hash(tables.settings().flow_key);
+    let Lookup::Hit(_, data) = flows::look_up::<A, T>(tables, hash, key)? else { return None };
     let row = tables.backend(data.backend())?;
     (row.service == service && row.is_serving())
         .then_some(Explanation::Flow { backend: data.backend(), state: data.state() })

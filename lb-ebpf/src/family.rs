@@ -4,7 +4,7 @@ use lb_common::address::{Address, Be16, Be32, Protocol};
 use lb_common::checksum::Delta;
 use lb_common::directory;
 use lb_common::flow::{Bucket, Key, Key4, Key6};
-use lb_common::hash::{mix, mix3};
+use lb_common::hash::{mix, mix3, scale};
 
 use crate::frame::Frame;
 use crate::tables::Tables;
@@ -46,8 +46,8 @@ pub trait Family: Copy + core::fmt::Debug {
     fn key(client: Self::Address, port: Be16, service: u16) -> Self::Key;
     /// Hash that picks a slot: of what the client sent, under the service's seed, equal on every node.
     fn slot_hash(client: Self::Address, port: Be16, seed: u64) -> u64;
-    /// This family's flow table: a bucket of it, by any 32 bits of hash.
-    fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<Self::Key>>;
+    /// This family's flow table: the bucket that the upper half of a hash chooses.
+    fn bucket<T: Tables>(tables: &T, hash: u64) -> Option<&Bucket<Self::Key>>;
     /// Whether packets may come from this address: not unspecified, loopback, multicast or broadcast
     /// (RFC 1122 section 3.2.1.3; RFC 4291 section 2.7). Answering such a source would reach others.
     fn is_unicast(address: Self::Address) -> bool;
@@ -127,8 +127,8 @@ impl Family for Ipv4 {
     }
 
     #[inline(always)]
-    fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<Key4>> {
-        tables.flows4(hash & tables.settings().flow4_mask)
+    fn bucket<T: Tables>(tables: &T, hash: u64) -> Option<&Bucket<Key4>> {
+        tables.flows4(scale(hash, tables.settings().flow4_buckets))
     }
 
     #[inline(always)]
@@ -198,8 +198,8 @@ impl Family for Ipv6 {
     }
 
     #[inline(always)]
-    fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<Key6>> {
-        tables.flows6(hash & tables.settings().flow6_mask)
+    fn bucket<T: Tables>(tables: &T, hash: u64) -> Option<&Bucket<Key6>> {
+        tables.flows6(scale(hash, tables.settings().flow6_buckets))
     }
 
     #[inline(always)]

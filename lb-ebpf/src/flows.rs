@@ -1,22 +1,29 @@
 //! The flow table: look-up, insertion and update, lock-free but for a flag that insertions hold.
 //!
-//! The rules (`docs/design.md` says why simpler ones break):
+//! The rules (`docs/design.md` says why simpler ones break, `flows/model.rs` tries every interleaving):
 //!
 //! * The data word is the entry. Every change is one compare-and-swap of it; who wins adjusts the counts.
 //! * A look-up reads data, key, data: the same generation twice and a live state, or it is a miss.
-//! * An insertion sets the bucket's lock flag, looks again, swaps a victim's word *as read* to claimed, writes the
-//!   key, swaps in the new word with the next generation, and clears the flag.
-//! * Unproven flows displace half-open, closing and idle entries only; where none is, the flow goes untracked and
-//!   the bucket is marked, so that its replies are still recognised.
+//! * An insertion sets the home bucket's lock flag, looks again, swaps a victim's word *as read* to claimed, writes the
+//!   key, and turns the claimed word into the new one, with the next generation, by one exclusive or. Until then nobody
+//!   else changes a claimed word but for its flags, which anybody may set at any time.
+//! * Unproven flows displace half-open, closing and idle entries only. Where the home bucket has none, a flow goes to its
+//!   second choice, by the same rules and still under the home's lock; the home is marked before the entry is seen.
+//!   An entry never moves, so a look-up that finds no mark need not look there.
+//! * Where neither has room, the flow goes untracked and the home is marked so that its replies are still recognised.
 
-use lb_common::flow::{Bucket, Data, Entry, Key, LOCK, SPILL, State};
+use lb_common::flow::{Bucket, Data, Entry, Key, LOCK, Mark, State, WAYS};
+use lb_common::hash::second;
 use lb_common::reason::Event;
 use lb_common::settings::{Settings, timeout};
 
+use crate::family::Family;
 use crate::tables::Tables;
 
 /// Reads of a lock flag before an insertion gives up; it is held for some tens of instructions.
 const LOCK_ATTEMPTS: usize = 16;
+/// Victims that an insertion tries to claim in a bucket, each of which somebody else has just changed.
+const CLAIM_ATTEMPTS: usize = 2;
 /// Swaps that an update tries against others before it gives up. Giving up costs a stamp, or a transition that the sweep repairs.
 const UPDATE_ATTEMPTS: usize = 4;
 
@@ -31,25 +38,66 @@ pub enum Lookup<'a, K: Key> {
 }
 
 /// What came of an insertion.
-pub enum Insertion<'a, K: Key> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insertion {
     /// A new entry.
     Created,
-    /// Another CPU was first.
-    Exists(&'a Entry<K>, Data),
+    /// Another CPU was first; its entry.
+    Exists(Data),
     /// No room.
     Refused,
 }
 
-/// Finds a flow.
+/// Finds a flow; `hash` is its key's. `None` only where the table contradicts the settings.
 #[inline(always)]
-pub fn look_up<K: Key>(bucket: &Bucket<K>, key: K) -> Lookup<'_, K> {
-    let [a, b, c, d] = &bucket.ways;
-    for entry in [a, b, c, d] {
-        if let Some(data) = matching(entry, key) {
-            return Lookup::Hit(entry, data);
+pub fn look_up<'a, A: Family, T: Tables>(
+    tables: &'a T,
+    hash: u64,
+    key: A::Key,
+) -> Option<Lookup<'a, A::Key>> {
+    let home = A::bucket(tables, hash)?;
+    if let Some((way, data)) = find(home, key) {
+        return Some(Lookup::Hit(&home.ways[tables.forget(way) % WAYS], data));
+    }
+    if home.is_marked(Mark::Spill) {
+        let second = A::bucket(tables, second(hash))?;
+        let way = find_spilled(second, &key);
+        let entry = &second.ways[tables.forget(way) % WAYS];
+        if way < WAYS
+            && let Some(data) = matching(entry, key)
+        {
+            return Some(Lookup::Hit(entry, data));
         }
     }
-    if a.data.load() & SPILL != 0 { Lookup::Untracked } else { Lookup::Miss }
+    Some(if home.is_marked(Mark::Untracked) { Lookup::Untracked } else { Lookup::Miss })
+}
+
+/// Finds a flow in one bucket: its way, and the data word as read.
+#[inline(always)]
+fn find<K: Key>(bucket: &Bucket<K>, key: K) -> Option<(usize, Data)> {
+    let [a, b, c, d] = &bucket.ways;
+    if size_of::<Bucket<K>>() > CACHE_LINE {
+        // Starts the second line on its way together with the first. Found out way by way, it would be waited for afterwards.
+        let _ = c.data.load();
+    }
+    if let Some(data) = matching(a, key) {
+        Some((0, data))
+    } else if let Some(data) = matching(b, key) {
+        Some((1, data))
+    } else if let Some(data) = matching(c, key) {
+        Some((2, data))
+    } else {
+        matching(d, key).map(|data| (3, data))
+    }
+}
+
+const CACHE_LINE: usize = 64;
+
+/// The way of a flow's entry in its second bucket, or [`WAYS`]. A function of its own in the kernel too: one flow in thirty
+/// comes here, and its copies would double the program.
+#[inline(never)]
+fn find_spilled<K: Key>(bucket: &Bucket<K>, key: &K) -> usize {
+    find(bucket, *key).map_or(WAYS, |(way, _)| way)
 }
 
 /// The entry's data word if it is this flow's: the key compared between two reads of one generation.
@@ -69,92 +117,194 @@ fn matching<K: Key>(entry: &Entry<K>, key: K) -> Option<Data> {
     .then_some(after)
 }
 
-/// Makes an entry for a flow that a look-up did not find.
+/// Makes an entry for a flow that a look-up did not find; `None` only where the table contradicts the settings.
+///
+/// `fresh` is the word that it shall have, without generation and flags. `evicted` is told what gave way to it.
 #[inline(always)]
-pub fn insert<'a, K: Key>(
-    bucket: &'a Bucket<K>,
-    key: K,
-    state: State,
-    backend: u16,
+pub fn insert<A: Family, T: Tables>(
+    tables: &T,
+    hash: u64,
+    key: A::Key,
+    fresh: Data,
     now: u64,
     evicted: impl FnOnce(Data),
-) -> Insertion<'a, K> {
-    let flags = &bucket.ways[0].data;
-    if !lock(bucket) {
-        return Insertion::Refused;
+) -> Option<Insertion> {
+    let home = A::bucket(tables, hash)?;
+    let second = A::bucket(tables, second(hash))?;
+    Some(insert_into(home, second, key, fresh, now, evicted))
+}
+
+/// [`insert`] where the two buckets are known.
+#[inline(always)]
+pub fn insert_into<K: Key>(
+    home: &Bucket<K>,
+    second: &Bucket<K>,
+    key: K,
+    fresh: Data,
+    now: u64,
+    evicted: impl FnOnce(Data),
+) -> Insertion {
+    let answer = place(home, second, &key, fresh.0, now);
+    let word = Data(Data(answer).without_flags());
+    if answer & CREATED != 0 {
+        if word.state().is_live() {
+            evicted(word);
+        }
+        Insertion::Created
+    } else if answer & EXISTS != 0 {
+        Insertion::Exists(word)
+    } else {
+        Insertion::Refused
     }
-    let outcome = match look_up(bucket, key) {
-        Lookup::Hit(entry, data) => Insertion::Exists(entry, data),
-        _ => match claim(bucket, now) {
-            Some((entry, claimed, previous)) => {
-                key.write(&entry.key);
-                // Nobody else changes a claimed word but for way 0's lock flag, which is set already.
-                entry.data.replace(claimed.0, Data::succeeding(claimed, state, backend, now).0);
-                if previous.state().is_live() {
-                    evicted(previous);
-                }
-                Insertion::Created
-            }
-            None => {
-                flags.set_bits(SPILL);
-                Insertion::Refused
-            }
-        },
-    };
-    flags.keep_bits(!LOCK);
-    outcome
+}
+
+/// Answers of [`place`], where words have their flags: with the entry's word, and with what gave way.
+const EXISTS: u64 = 1 << 63;
+const CREATED: u64 = 1 << 62;
+const REFUSED: u64 = 0;
+
+/// Inserts, as far as the buckets are concerned. A function of its own in the kernel too: it is cold beside a look-up, and
+/// there is one copy of it for each family instead of four.
+#[inline(never)]
+fn place<K: Key>(home: &Bucket<K>, second: &Bucket<K>, key: &K, fresh: u64, now: u64) -> u64 {
+    let key = *key;
+    if !lock(home) {
+        mark_untracked(home);
+        return REFUSED;
+    }
+    let mut found = find(home, key);
+    if found.is_none() && home.is_marked(Mark::Spill) {
+        found = find(second, key);
+    }
+    if let Some((_, data)) = found {
+        unlock(home);
+        return EXISTS | data.without_flags();
+    }
+    if let Some((way, claimed, victim)) = claim(home, now) {
+        let entry = &home.ways[way % WAYS];
+        key.write(&entry.key);
+        let flip = claimed.0 ^ Data(fresh).following(claimed).0;
+        if way == 0 {
+            // The lock is in this very word: published and unlocked at once.
+            entry.data.flip_bits(flip ^ LOCK);
+        } else {
+            entry.data.flip_bits(flip);
+            unlock(home);
+        }
+        return CREATED | victim.without_flags();
+    }
+    if let Some((way, claimed, victim)) = claim(second, now) {
+        let entry = &second.ways[way % WAYS];
+        home.set_mark(Mark::Spill);
+        key.write(&entry.key);
+        entry.data.flip_bits(claimed.0 ^ Data(fresh).following(claimed).0);
+        unlock(home);
+        return CREATED | victim.without_flags();
+    }
+    mark_untracked(home);
+    unlock(home);
+    REFUSED
 }
 
 #[inline(always)]
 fn lock<K: Key>(bucket: &Bucket<K>) -> bool {
-    let flags = &bucket.ways[0].data;
+    let [first, ..] = &bucket.ways;
     for _ in 0..LOCK_ATTEMPTS {
-        if flags.set_bits(LOCK) & LOCK == 0 {
+        if first.data.set_bits(LOCK) & LOCK == 0 {
             return true;
         }
     }
     false
 }
 
-/// Takes the way that is least of a loss, if any may be taken: the entry, its word now, and what it held.
 #[inline(always)]
-fn claim<K: Key>(bucket: &Bucket<K>, now: u64) -> Option<(&Entry<K>, Data, Data)> {
-    let [a, b, c, d] = &bucket.ways;
-    let first = Data(a.data.load());
-    let mut best = (loss(first, now), a, first);
-    for entry in [b, c, d] {
-        let data = Data(entry.data.load());
-        let loss = loss(data, now);
-        if loss < best.0 {
-            best = (loss, entry, data);
-        }
-    }
-    let (loss, entry, data) = best;
-    if loss == NOT_ALLOWED {
-        return None;
-    }
-    let claimed = data.in_state(State::CLAIMED);
-    // An ACK may have established the victim since it was read: then the swap fails, and rightly.
-    entry.data.replace(data.0, claimed.0).then_some((entry, claimed, data))
+fn unlock<K: Key>(bucket: &Bucket<K>) {
+    bucket.ways[0].data.keep_bits(!LOCK);
 }
 
-/// The loss that is never taken.
-const NOT_ALLOWED: u64 = u64::MAX;
-
-/// What it costs to give an entry up: first by what it is, then by how long it has been silent. A flood of SYNs must not
-/// displace the handshake that began last, but its own older entries.
+/// Says that a flow of this bucket goes untracked; nothing is written where that is said already.
 #[inline(always)]
-fn loss(data: Data, now: u64) -> u64 {
-    let (state, age) = (data.state(), data.age(now));
-    let kind: u64 = match state {
-        State::FREE => 0,
-        State::CLAIMED => return NOT_ALLOWED,
-        _ if age > timeout::of(state) => 1,
-        State::HALF_OPEN | State::ANSWERED => 2,
-        State::CLOSING => 3,
-        _ => return NOT_ALLOWED,
-    };
-    ((kind + 1) << 32) - age
+fn mark_untracked<K: Key>(bucket: &Bucket<K>) {
+    if !Data(bucket.mark(Mark::Untracked).load()).is_marked_anew() {
+        bucket.set_mark(Mark::Untracked);
+    }
+}
+
+/// Takes the way that is least of a loss, if any may be taken: which, its word now, and what it held.
+#[inline(always)]
+fn claim<K: Key>(bucket: &Bucket<K>, now: u64) -> Option<(usize, Data, Data)> {
+    let [a, b, c, d] = &bucket.ways;
+    for _ in 0..CLAIM_ATTEMPTS {
+        let [a, b, c, d] = [a, b, c, d].map(|entry| Data(entry.data.load()));
+        let best = least(least(loss(a, now, 0), loss(b, now, 1)), least(loss(c, now, 2), loss(d, now, 3)));
+        if best >= NOT_ALLOWED {
+            return None;
+        }
+        let way = best as usize % WAYS;
+        let entry = &bucket.ways[way];
+        let data = Data(entry.data.load());
+        // Between the two reads it may have become somebody who must not go, or somebody else.
+        if loss(data, now, way as u64) != best {
+            continue;
+        }
+        let claimed = data.in_state(State::CLAIMED);
+        // An ACK may have established the victim since it was read: then the swap fails, and rightly.
+        if entry.data.replace(data.0, claimed.0) {
+            return Some((way, claimed, data));
+        }
+    }
+    None
+}
+
+/// What is known of each state when a victim is sought: `kind << 48 | mask of its age << 24 | timeout`.
+///
+/// The search has no branches, which would be guessed wrong more often than not in a table full of a flood's entries.
+static RULES: [u64; 16] = {
+    let mut rules = [(KIND_NEVER) << 48; 16];
+    let mut at = 0;
+    while at < State::ALL.len() {
+        let state = State::ALL[at];
+        let kind = match state {
+            State::FREE => 0,
+            State::HALF_OPEN | State::ANSWERED => 2,
+            State::CLOSING => 3,
+            _ => KIND_NEVER,
+        };
+        if state.is_live() {
+            rules[at] = kind << 48 | Data::age_mask(state) << 24 | timeout::of(state);
+        } else {
+            // Never idle: no bit of the stamp is an age.
+            rules[at] = kind << 48;
+        }
+        at += 1;
+    }
+    rules
+};
+
+/// The kind that idle entries have, whatever they are.
+const KIND_IDLE: u64 = 1;
+/// The kind of those that stay.
+const KIND_NEVER: u64 = 4;
+/// Losses from here on are never taken.
+const NOT_ALLOWED: u64 = KIND_NEVER << 40;
+
+/// What it costs to give an entry up: first by what it is, then by how long it has been silent, then by its way. A flood of
+/// SYNs must not displace the handshake that began last, but its own older entries.
+#[inline(always)]
+fn loss(data: Data, now: u64, way: u64) -> u64 {
+    let rule = RULES[data.state().number() as usize % RULES.len()];
+    let (kind, mask, timeout) = (rule >> 48, rule >> 24 & 0xff_ffff, rule & 0xff_ffff);
+    let age = data.age_within(now, mask);
+    let idle = timeout.wrapping_sub(age) >> 63;
+    let kind = kind - (kind.wrapping_sub(KIND_IDLE)).wrapping_mul(idle);
+    (((kind << 32) + (0xff_ffff - age)) << 8) + way
+}
+
+/// The lesser of two that are below 2^63, without a branch.
+#[inline(always)]
+const fn least(a: u64, b: u64) -> u64 {
+    let difference = a.wrapping_sub(b);
+    b.wrapping_add(difference & ((difference as i64) >> 63) as u64)
 }
 
 /// Changes an entry by a pure step. Returns the word before and after where something was swapped.

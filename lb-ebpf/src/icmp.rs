@@ -158,8 +158,7 @@ fn backend_of<A: Messages, T: Tables>(
     service: u16,
 ) -> Option<Found<'_, Backend>> {
     let key = A::key(client.0, client.1, service);
-    let bucket = A::bucket(tables, key.hash(tables.settings().flow_key) as u32)?;
-    let found = match flows::look_up(bucket, key) {
+    let found = match flows::look_up::<A, T>(tables, key.hash(tables.settings().flow_key), key)? {
         Lookup::Hit(_, data) => Found { id: data.backend(), row: tables.backend(data.backend())? },
         Lookup::Miss => return None,
         Lookup::Untracked => {

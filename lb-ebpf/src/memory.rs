@@ -119,7 +119,7 @@ pub struct Sizes {
     pub backends: u32,
     /// Lines of the slot array.
     pub slot_lines: u32,
-    /// Buckets of each flow table: a power of two.
+    /// Buckets of each flow table.
     pub flow_buckets: u32,
     /// Buckets of half a directory: a power of two.
     pub directory_buckets: u32,
@@ -133,8 +133,8 @@ impl MemoryTables {
                 abi: lb_common::ABI_VERSION,
                 jiffies_per_second: 250,
                 tick_shift: 8,
-                flow4_mask: sizes.flow_buckets - 1,
-                flow6_mask: sizes.flow_buckets - 1,
+                flow4_buckets: sizes.flow_buckets,
+                flow6_buckets: sizes.flow_buckets,
                 directory_mask: sizes.directory_buckets - 1,
                 icmp_errors_per_second: 1000,
                 backends: sizes.backends,

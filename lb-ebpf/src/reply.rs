@@ -99,8 +99,7 @@ pub fn owner<'a, A: Family, T: Tables>(
     for _ in 0..MAX_SIBLINGS {
         let row = tables.backend(id)?;
         let key = A::key(client.0, client.1, row.service);
-        let bucket = A::bucket(tables, key.hash(settings.flow_key) as u32)?;
-        match flows::look_up(bucket, key) {
+        match flows::look_up::<A, T>(tables, key.hash(settings.flow_key), key)? {
             Lookup::Hit(entry, data) if data.backend() == id => {
                 return Some(Owner { backend: Found { id, row }, entry: Some((entry, data)) });
             }

@@ -60,11 +60,11 @@ fn backend_of<'a, A: Family, T: Tables>(
     service: &Found<'_, Service>,
 ) -> Step<Found<'a, Backend>> {
     let key = A::key(packet.ip.source, packet.source_port, service.id);
-    let bucket = A::bucket(tables, key.hash(settings.flow_key) as u32).ok_or(Verdict::INTERNAL)?;
+    let hash = key.hash(settings.flow_key);
     let now = flows::now(tables, settings);
-    let (entry, data) = match flows::look_up(bucket, key) {
+    let (entry, data) = match flows::look_up::<A, T>(tables, hash, key).ok_or(Verdict::INTERNAL)? {
         Lookup::Hit(entry, data) => (entry, data),
-        _ => return open(tables, bucket, key, packet, service, now),
+        _ => return open(tables, hash, key, packet, service, now),
     };
     let reopened = packet.segment.is_syn() && data.state() == State::CLOSING;
     if !reopened
@@ -141,7 +141,7 @@ fn end<A: Family, T: Tables>(
 #[inline(always)]
 fn open<'a, A: Family, T: Tables>(
     tables: &'a T,
-    bucket: &lb_common::flow::Bucket<A::Key>,
+    hash: u64,
     key: A::Key,
     packet: &Packet<A>,
     service: &Found<'_, Service>,
@@ -161,13 +161,14 @@ fn open<'a, A: Family, T: Tables>(
         flows::count(tables, Event::FlowEvicted);
         flows::account(tables, victim, victim.freed());
     };
-    match flows::insert(bucket, key, state, backend.id, now, evicted) {
+    let fresh = Data::fresh(state, backend.id, now);
+    match flows::insert::<A, T>(tables, hash, key, fresh, now, evicted).ok_or(Verdict::INTERNAL)? {
         Insertion::Created => {
             flows::count(tables, Event::FlowCreated);
-            flows::account(tables, Data(0), Data::succeeding(Data(0), state, backend.id, now));
+            flows::account(tables, Data(0), fresh);
             Ok(backend)
         }
-        Insertion::Exists(_, data) => match tables.backend(data.backend()) {
+        Insertion::Exists(data) => match tables.backend(data.backend()) {
             Some(row) if row.service == service.id && row.is_serving() => {
                 Ok(Found { id: data.backend(), row })
             }

@@ -50,6 +50,12 @@ pub trait Tables {
     /// Remembers a first fragment.
     fn remember_fragment(&self, key: &FragmentKey, ports: Ports);
 
+    /// The same number, below 64, with its history forgotten: see [`crate::frame::Frame::forget`].
+    #[inline(always)]
+    fn forget(&self, number: usize) -> usize {
+        number
+    }
+
     /// The kernel's clock, in jiffies. Costs nothing to read; good for ages only.
     fn jiffies(&self) -> u64;
     /// Asks the kernel's routing and neighbour tables. About 100 ns: for what is not cached.

@@ -128,8 +128,10 @@ impl<T: Row> Drop for Rows<T> {
 /// How many rows each array has: what `[limits]` and the machine ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
-    /// Flows that the tables provide for, of each family.
+    /// IPv4 flows that the tables provide for.
     pub(crate) flows: u32,
+    /// IPv6 flows that they provide for.
+    pub(crate) flows6: u32,
     /// Services.
     pub(crate) services: u32,
     /// Backends, counted per service.
@@ -167,7 +169,7 @@ impl Sizes {
             (maps::LOADS, self.backend_rows()),
             (maps::SLOTS, maps::slot_lines(self.services, self.table_size)),
             (maps::FLOWS4, maps::flow_buckets(self.flows)),
-            (maps::FLOWS6, maps::flow_buckets(self.flows)),
+            (maps::FLOWS6, maps::flow_buckets(self.flows6)),
             (maps::NEXT_HOPS, maps::NEXT_HOP_CAPACITY),
             (maps::OUTCOMES, self.cpus),
             (maps::TRAFFIC, (self.cpus + 1) * self.backend_rows()),
@@ -189,8 +191,8 @@ impl Sizes {
             jiffies_per_second,
             // The power of two next to a second, from above or below: ages count in ticks of about a second.
             tick_shift: (f64::from(jiffies_per_second)).log2().round() as u32,
-            flow4_mask: self.of(maps::FLOWS4) - 1,
-            flow6_mask: self.of(maps::FLOWS6) - 1,
+            flow4_buckets: self.of(maps::FLOWS4),
+            flow6_buckets: self.of(maps::FLOWS6),
             directory_mask: self.directory_buckets() - 1,
             icmp_errors_per_second: 1000,
             backends: self.backend_rows(),
@@ -316,7 +318,7 @@ mod tests {
 
     #[test]
     fn every_pinned_map_has_a_size() {
-        let sizes = Sizes { flows: 1000, services: 8, backends: 16, table_size: 251, cpus: 2 };
+        let sizes = Sizes { flows: 1000, flows6: 1000, services: 8, backends: 16, table_size: 251, cpus: 2 };
         let names: Vec<_> = sizes.rows().iter().map(|(name, _)| *name).collect();
         assert_eq!(names, maps::PINNED);
         assert!(sizes.rows().iter().all(|(_, rows)| *rows > 0));
@@ -324,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_tick_is_about_a_second() {
-        let sizes = Sizes { flows: 1000, services: 8, backends: 16, table_size: 251, cpus: 2 };
+        let sizes = Sizes { flows: 1000, flows6: 1000, services: 8, backends: 16, table_size: 251, cpus: 2 };
         for (hertz, shift) in [(100, 7), (250, 8), (300, 8), (1000, 10)] {
             assert_eq!(sizes.settings(hertz, 0).tick_shift, shift);
         }

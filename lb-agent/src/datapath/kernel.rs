@@ -104,7 +104,7 @@ impl Kernel {
         let mut kernel = Self {
             loaded,
             interfaces,
-            flow_capacity: u64::from(config.limits.flows),
+            flow_capacity: u64::from(config.limits.flows) + u64::from(config.limits.flows6()),
             rows: BTreeMap::new(),
             rested,
             known: BTreeMap::new(),
@@ -165,7 +165,8 @@ impl Kernel {
     /// Expires flows, and lets memory and identifiers rest that nothing names any more.
     fn housekeeping(&mut self) -> anyhow::Result<()> {
         let now = self.loaded.arrays.settings().tick(self.jiffies()?);
-        if self.sweep.begins() && (Sweep::wanted(&self.loaded.arrays) || self.is_restless()) {
+        let wanted = || self.sweep.audits(now) || Sweep::wanted(&self.loaded.arrays) || self.is_restless();
+        if self.sweep.begins() && wanted() {
             self.host.grace_period()?;
             rest(&self.loaded.arrays, &mut self.rested);
         }

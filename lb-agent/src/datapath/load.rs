@@ -115,7 +115,8 @@ fn check(pins: &PinDir, sizes: &Sizes) -> anyhow::Result<bool> {
 /// The limit that a map's size follows from.
 fn limit(map: &str) -> &'static str {
     match map {
-        maps::FLOWS4 | maps::FLOWS6 => "flows",
+        maps::FLOWS4 => "flows",
+        maps::FLOWS6 => "flows6, by default a quarter of flows",
         maps::SERVICES | maps::SERVICE_STATES => "services",
         maps::BACKENDS | maps::LOADS => "backends",
         maps::DIRECTORY | maps::TRAFFIC => "services or backends",

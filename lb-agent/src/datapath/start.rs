@@ -42,6 +42,7 @@ pub(super) fn sizes(config: &Config) -> anyhow::Result<Sizes> {
     let limits = &config.limits;
     Ok(Sizes {
         flows: limits.flows,
+        flows6: limits.flows6(),
         services: limits.services,
         backends: limits.backends,
         table_size: limits.table_size,

@@ -43,7 +43,7 @@ pub(super) fn traffic(arrays: &Arrays, backend: u16) -> Traffic {
         sum.tx_packets_total += row.tx_packets.load();
         sum.rx_bytes_total += row.rx_bytes.load();
         sum.tx_bytes_total += row.tx_bytes.load();
-        closed += row.closed.load();
+        closed = u64::wrapping_add(closed, row.closed.load());
     }
     // The rows are read one after another: a flow that closes meanwhile may be seen closed but not opened.
     sum.active_connections = sum.connections_total.saturating_sub(closed);
@@ -219,6 +219,7 @@ impl Tables for View<'_> {
 mod tests {
     use lb_common::backend::Standing;
     use lb_common::flow::{Key4, Key6};
+    use lb_common::hash::scale;
     use lb_common::service::{Index, Options, Table};
 
     use super::*;
@@ -252,8 +253,14 @@ mod tests {
 
     /// Service 1 at 10.0.0.100:80 with backend 5, and service 2 at `[fd00::100]:80` with none.
     fn arrays() -> Arrays {
-        let mut arrays =
-            Arrays::private(Sizes { flows: 64, services: 4, backends: 8, table_size: 251, cpus: 2 });
+        let mut arrays = Arrays::private(Sizes {
+            flows: 64,
+            flows6: 64,
+            services: 4,
+            backends: 8,
+            table_size: 251,
+            cpus: 2,
+        });
         let (vip, vip6) = (endpoint("10.0.0.100:80"), endpoint("[fd00::100]:80"));
         let services = [(vip, 1), (vip6, 2)].into();
         let backend = endpoint("10.0.1.1:8080");
@@ -289,7 +296,8 @@ mod tests {
     fn enter(arrays: &Arrays, client: &str, state: State) {
         let client = endpoint(client);
         let key = Key4::new(client.address.v4(), client.port, 1);
-        let bucket = key.hash(arrays.settings().flow_key) as usize & (arrays.flows4.len() - 1);
+        let hash = key.hash(arrays.settings().flow_key);
+        let bucket = scale(hash, arrays.settings().flow4_buckets) as usize;
         let way = &arrays.flows4[bucket].ways[2];
         key.write(&way.key);
         let now = arrays.settings().tick(JIFFIES);

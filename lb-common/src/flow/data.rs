@@ -11,11 +11,29 @@ const STAMP_MASK: u64 = (1 << STAMP_BITS) - 1;
 const ANSWERED_TIME_BITS: u32 = 6;
 const ANSWERED_TIME_MASK: u64 = (1 << ANSWERED_TIME_BITS) - 1;
 
-/// The bucket is being inserted into (way 0's word).
-pub const LOCK: u64 = 1 << 63;
-/// Flows of this bucket may also be elsewhere (way 0's word). Reserved: no spill is built yet.
-pub const SPILL: u64 = 1 << 62;
-const FLAGS: u64 = LOCK | SPILL;
+/// Something holds of the whole bucket. What it is depends on the way: see [`Mark`].
+const MARK: u64 = 1 << 62;
+/// Of a mark: set, again perhaps, since the sweep last looked. In way 0's word: [`LOCK`].
+const RECENT: u64 = 1 << 63;
+/// The bits of every word that are the bucket's and not the entry's.
+const FLAGS: u64 = MARK | RECENT;
+
+/// The bucket is being inserted into: the flag, in way 0's word.
+pub const LOCK: u64 = RECENT;
+/// A mark as it is set: anew. The sweep first takes the newness away, and later the mark, unless it is new again.
+pub const MARKED: u64 = MARK | RECENT;
+
+/// What is marked of a whole bucket, each in the word of a way of its own.
+///
+/// A mark and its newness share a word, so that the sweep can take the mark away by one swap that fails where
+/// somebody has set it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Flows of this bucket may be in their second-choice buckets too.
+    Spill = 1,
+    /// Flows of this bucket may have gone untracked: replies without an entry are tried by the hash.
+    Untracked = 2,
+}
 
 /// An entry's data word, taken apart by accessors.
 #[repr(transparent)]
@@ -23,17 +41,26 @@ const FLAGS: u64 = LOCK | SPILL;
 pub struct Data(pub u64);
 
 impl Data {
-    /// A new entry's word, following `previous` in the same way: the next generation, the bucket's flags kept.
+    /// The bit that says that a mark was set since the sweep last looked.
+    pub const NEWNESS: u64 = RECENT;
+
+    /// A new entry's word, in no way yet: neither generation nor flags.
+    #[inline(always)]
+    pub const fn fresh(state: State, backend: u16, now: u64) -> Self {
+        Self((state.0 as u64) << STATE_SHIFT | backend as u64).stamped(now)
+    }
+
+    /// A [fresh](Self::fresh) word as it follows `previous` in the same way: the next generation, the bucket's flags kept.
+    #[inline(always)]
+    pub const fn following(self, previous: Data) -> Self {
+        let generation = (previous.generation() as u64 + 1) & 0xff;
+        Self(self.0 | previous.0 & FLAGS | generation << GENERATION_SHIFT)
+    }
+
+    /// A new entry's word, following `previous` in the same way: [`fresh`](Self::fresh) and [`following`](Self::following).
     #[inline(always)]
     pub const fn succeeding(previous: Data, state: State, backend: u16, now: u64) -> Self {
-        let generation = (previous.generation() as u64 + 1) & 0xff;
-        Self(
-            previous.0 & FLAGS
-                | generation << GENERATION_SHIFT
-                | (state.0 as u64) << STATE_SHIFT
-                | backend as u64,
-        )
-        .stamped(now)
+        Self::fresh(state, backend, now).following(previous)
     }
 
     /// The backend's identifier.
@@ -94,14 +121,43 @@ impl Data {
     /// Ticks since the last packet. Wraps at 48 days, and at 64 ticks while answered: far beyond each timeout.
     #[inline(always)]
     pub const fn age(self, now: u64) -> u64 {
-        let mask = if self.state().is(State::ANSWERED) { ANSWERED_TIME_MASK } else { STAMP_MASK };
+        self.age_within(now, Self::age_mask(self.state()))
+    }
+
+    /// The [age](Self::age) by the mask of a state.
+    #[inline(always)]
+    pub const fn age_within(self, now: u64, mask: u64) -> u64 {
         now.wrapping_sub(self.0 >> STAMP_SHIFT) & mask
+    }
+
+    /// Which bits of the stamp are the time, in a state.
+    #[inline(always)]
+    pub const fn age_mask(state: State) -> u64 {
+        if state.is(State::ANSWERED) { ANSWERED_TIME_MASK } else { STAMP_MASK }
     }
 
     /// The word without the bucket's flags, for comparing entries.
     #[inline(always)]
     pub const fn without_flags(self) -> u64 {
         self.0 & !FLAGS
+    }
+
+    /// Whether the bucket has the mark that this way's word stands for.
+    #[inline(always)]
+    pub const fn is_marked(self) -> bool {
+        self.0 & MARK != 0
+    }
+
+    /// Whether the mark was set since the sweep last looked.
+    #[inline(always)]
+    pub const fn is_marked_anew(self) -> bool {
+        self.0 & MARKED == MARKED
+    }
+
+    /// The same word without the mark.
+    #[inline(always)]
+    pub const fn unmarked(self) -> Self {
+        Self(self.0 & !MARKED)
     }
 
     /// Freed: generation and flags stay.

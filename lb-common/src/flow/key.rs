@@ -9,15 +9,23 @@ pub trait Key: Copy + PartialEq + core::fmt::Debug {
     /// How the table stores it.
     type Stored: core::fmt::Debug;
 
-    /// Which bucket: the low bits of a keyed hash of the client alone. The service is left out, so that the bucket is on
-    /// its way from memory while the packet's service is still being looked up.
+    /// Which buckets: a keyed hash of the client alone, whose upper half [scales](crate::hash::scale) to the home bucket's number
+    /// and whose lower half to the [second choice's](crate::hash::second). The service is left
+    /// out, so that the bucket is on its way from memory while the packet's service is still being looked up.
     fn hash(self, key: u64) -> u64;
     /// Whether the stored key is this one.
     fn is(self, stored: &Self::Stored) -> bool;
     /// Writes the key. Only the holder of the bucket's lock may.
     fn write(self, stored: &Self::Stored);
-    /// Reads the key back: client address, client port, service.
-    fn read(stored: &Self::Stored) -> (Address, Be16, u16);
+    /// Reads the key back.
+    fn load(stored: &Self::Stored) -> Self;
+    /// Client address, client port, service.
+    fn parts(self) -> (Address, Be16, u16);
+
+    /// Reads the parts of a stored key.
+    fn read(stored: &Self::Stored) -> (Address, Be16, u16) {
+        Self::load(stored).parts()
+    }
 }
 
 /// The service's bits in a key's last word.
@@ -53,9 +61,14 @@ impl Key for Key4 {
         stored.store(self.0);
     }
 
-    fn read(stored: &Word) -> (Address, Be16, u16) {
-        let word = stored.load();
-        (Address::from_v4(Be32((word >> 32) as u32)), Be16((word >> 16) as u16), word as u16)
+    #[inline(always)]
+    fn load(stored: &Word) -> Self {
+        Self(stored.load())
+    }
+
+    #[inline(always)]
+    fn parts(self) -> (Address, Be16, u16) {
+        (Address::from_v4(Be32((self.0 >> 32) as u32)), Be16((self.0 >> 16) as u16), self.0 as u16)
     }
 }
 
@@ -91,8 +104,14 @@ impl Key for Key6 {
         stored[2].store(self.0[2]);
     }
 
-    fn read(stored: &[Word; 3]) -> (Address, Be16, u16) {
-        let [head, tail, rest] = [stored[0].load(), stored[1].load(), stored[2].load()];
+    #[inline(always)]
+    fn load(stored: &[Word; 3]) -> Self {
+        Self([stored[0].load(), stored[1].load(), stored[2].load()])
+    }
+
+    #[inline(always)]
+    fn parts(self) -> (Address, Be16, u16) {
+        let Self([head, tail, rest]) = self;
         (Address([head, tail]), Be16((rest >> 16) as u16), rest as u16)
     }
 }

@@ -6,13 +6,14 @@
 //!
 //! ```text
 //!  63    62     61         40 39        32 31   28 27         16 15          0
-//! +----+-----+---------------+------------+-------+-------------+-------------+
-//! |lock|spill|  stamp (22)   | generation | state | next hop    | backend     |
-//! +----+-----+---------------+------------+-------+-------------+-------------+
+//! +-----------+---------------+------------+-------+-------------+-------------+
+//! | bucket's  |  stamp (22)   | generation | state | next hop    | backend     |
+//! +-----------+---------------+------------+-------+-------------+-------------+
 //! ```
 //!
-//! `lock` and `spill` are the bucket's, kept in way 0. In [`State::ANSWERED`] the stamp's upper 16 bits hold what
-//! the client's ACK must acknowledge and its lower 6 the time.
+//! The upper two bits belong to the bucket and not to the entry: in way 0's word the lock that insertions hold, in those
+//! of ways 1 and 2 the two [`Mark`]s with their newness. Anybody may set them at any time, whatever becomes of the entry.
+//! In [`State::ANSWERED`] the stamp's upper 16 bits hold what the client's ACK must acknowledge and its lower 6 the time.
 
 mod bucket;
 mod data;
@@ -20,6 +21,6 @@ mod key;
 mod state;
 
 pub use bucket::{Bucket, Bucket4, Bucket6, Entry, WAYS};
-pub use data::{Data, LOCK, SPILL};
+pub use data::{Data, LOCK, MARKED, Mark};
 pub use key::{Key, Key4, Key6};
 pub use state::State;

@@ -63,6 +63,12 @@ impl State {
         self.0 == other.0
     }
 
+    /// Its number, below 16.
+    #[inline(always)]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
     /// Stable name, as `lb-agent flows` shows it.
     pub const fn name(self) -> &'static str {
         match self {

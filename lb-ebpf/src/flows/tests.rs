@@ -1,7 +1,7 @@
 use super::*;
 use lb_common::address::{Address, Be16, Be32};
 use lb_common::atomic::Word;
-use lb_common::flow::{Bucket4, Bucket6, Key4, Key6, WAYS};
+use lb_common::flow::{Bucket4, Bucket6, Key4, Key6, MARKED};
 use std::sync::Barrier;
 use std::thread;
 
@@ -23,15 +23,33 @@ fn bucket6() -> Bucket6 {
 fn insert_at<K: Key>(bucket: &Bucket<K>, key: K, state: State, backend: u16, now: u64) -> Option<Data> {
     let mut victim = None;
     let insertion = insert(bucket, key, state, backend, now, |data| victim = Some(data));
-    assert!(matches!(insertion, Insertion::Created), "{key:?}");
+    assert_eq!(insertion, Insertion::Created, "{key:?}");
     victim
 }
 
+/// Inserts with no second choice but the first.
+fn insert<K: Key>(
+    bucket: &Bucket<K>,
+    key: K,
+    state: State,
+    backend: u16,
+    now: u64,
+    evicted: impl FnOnce(Data),
+) -> Insertion {
+    insert_into(bucket, bucket, key, Data::fresh(state, backend, now), now, evicted)
+}
+
 fn found<K: Key>(bucket: &Bucket<K>, key: K) -> Option<Data> {
-    match look_up(bucket, key) {
-        Lookup::Hit(_, data) => Some(data),
-        Lookup::Miss | Lookup::Untracked => None,
+    find(bucket, key).map(|(_, data)| data)
+}
+
+/// A bucket whose entries all stay.
+fn full_bucket() -> Bucket4 {
+    let bucket = bucket();
+    for client in 0..WAYS as u16 {
+        insert_at(&bucket, key(1000 + client), State::ESTABLISHED, 1000, NOW);
     }
+    bucket
 }
 
 fn live<K: Key>(bucket: &Bucket<K>) -> usize {
@@ -56,7 +74,7 @@ fn a_flow_that_is_there_is_not_inserted_again() {
     let bucket = bucket();
     insert_at(&bucket, key(1), State::HALF_OPEN, 7, NOW);
     let again = insert(&bucket, key(1), State::HALF_OPEN, 8, NOW, |_| unreachable!());
-    assert!(matches!(again, Insertion::Exists(_, data) if data.backend() == 7));
+    assert!(matches!(again, Insertion::Exists(data) if data.backend() == 7));
     assert_eq!(live(&bucket), 1);
 }
 
@@ -91,9 +109,10 @@ fn a_flood_displaces_its_own_and_not_the_handshake_that_began_last() {
 
 #[test]
 fn what_it_is_weighs_more_than_how_long_it_has_been_silent() {
-    let loss_of = |state, age| loss(Data::succeeding(Data(0), state, 1, NOW - age), NOW);
+    let loss_of = |state, age| loss(Data::succeeding(Data(0), state, 1, NOW - age), NOW, 3);
     let order = [
-        loss(Data(0), NOW),
+        loss(Data(0), NOW, 0),
+        loss(Data(0), NOW, 1),
         loss_of(State::ESTABLISHED, timeout::ESTABLISHED + 1),
         loss_of(State::HALF_OPEN, timeout::HALF_OPEN),
         loss_of(State::HALF_OPEN, 0),
@@ -102,7 +121,11 @@ fn what_it_is_weighs_more_than_how_long_it_has_been_silent() {
         loss_of(State::ESTABLISHED, timeout::ESTABLISHED),
     ];
     assert!(order.is_sorted_by(|before, after| before < after), "{order:x?}");
-    assert_eq!(order[6], NOT_ALLOWED);
+    for state in [State::ESTABLISHED, State::DATAGRAM, State::ADOPTED, State::CLAIMED] {
+        assert!(loss_of(state, timeout::of(state)) >= NOT_ALLOWED, "{state:?}");
+    }
+    assert!(loss_of(State::CLAIMED, NOW) >= NOT_ALLOWED);
+    assert!(loss_of(State::CLOSING, 0) < NOT_ALLOWED);
 }
 
 #[test]
@@ -117,25 +140,70 @@ fn an_entry_is_idle_only_after_its_timeout() {
 }
 
 #[test]
-fn a_bucket_that_refused_a_flow_says_so_of_every_flow_that_it_does_not_have() {
-    let bucket = bucket();
-    assert!(matches!(look_up(&bucket, key(9)), Lookup::Miss));
-    for client in 0..WAYS as u16 {
-        insert_at(&bucket, key(client), State::ESTABLISHED, 1, NOW);
-    }
-    insert(&bucket, key(9), State::DATAGRAM, 1, NOW, |_| {});
-    assert!(matches!(look_up(&bucket, key(9)), Lookup::Untracked));
-    assert!(found(&bucket, key(0)).is_some());
+fn where_both_buckets_are_full_of_flows_that_stay_the_home_says_that_a_flow_went_untracked() {
+    let [home, second] = [full_bucket(), full_bucket()];
+    assert!(!home.is_marked(Mark::Untracked));
+    let fresh = Data::fresh(State::DATAGRAM, 1, NOW);
+    let refused = insert_into(&home, &second, key(9), fresh, NOW, |_| unreachable!());
+    assert_eq!(refused, Insertion::Refused);
+    assert!(home.is_marked(Mark::Untracked) && !home.is_marked(Mark::Spill));
+    assert!(!second.is_marked(Mark::Untracked), "the second bucket's own flows have done nothing");
+    assert_eq!((live(&home), live(&second)), (WAYS, WAYS));
 }
 
 #[test]
-fn a_flow_that_finds_the_lock_held_touches_nothing() {
-    // Its holder swaps a claimed word as it read it: a mark that somebody else set there would undo the insertion.
+fn a_flow_whose_home_is_full_goes_to_its_second_choice_and_the_home_says_so() {
+    let [home, second] = [full_bucket(), bucket()];
+    let fresh = Data::fresh(State::HALF_OPEN, 7, NOW);
+    let created = insert_into(&home, &second, key(9), fresh, NOW, |_| unreachable!());
+    assert_eq!(created, Insertion::Created);
+    assert_eq!((found(&home, key(9)), found(&second, key(9)).map(Data::backend)), (None, Some(7)));
+    assert!(home.is_marked(Mark::Spill) && !home.is_marked(Mark::Untracked));
+    assert!(!second.is_marked(Mark::Spill));
+    let again = insert_into(&home, &second, key(9), Data::fresh(State::HALF_OPEN, 8, NOW), NOW, |_| {});
+    assert!(matches!(again, Insertion::Exists(data) if data.backend() == 7));
+    assert_eq!(home.ways[0].data.load() & LOCK, 0);
+}
+
+#[test]
+fn a_guest_gives_way_by_the_same_rules() {
+    let [home, second] = [full_bucket(), bucket()];
+    for (client, state) in [(1, State::ESTABLISHED), (2, State::HALF_OPEN), (3, State::HALF_OPEN)] {
+        insert_into(&home, &second, key(client), Data::fresh(state, client, NOW), NOW, |_| {});
+    }
+    insert_at(&second, key(4), State::ESTABLISHED, 4, NOW);
+    for (newcomer, victim) in [(5, 2), (6, 3)] {
+        let evicted = insert_at(&second, key(newcomer), State::ESTABLISHED, newcomer, NOW);
+        assert_eq!(evicted.map(Data::backend), Some(victim));
+    }
+    let refused = insert(&second, key(7), State::HALF_OPEN, 7, NOW, |_| unreachable!());
+    assert_eq!((refused, found(&second, key(1)).map(Data::backend)), (Insertion::Refused, Some(1)));
+}
+
+#[test]
+fn a_guest_may_have_any_way_of_its_second_bucket_whatever_is_marked_there() {
+    for way in 0..WAYS {
+        let [home, second] = [full_bucket(), full_bucket()];
+        second.ways[0].data.set_bits(LOCK);
+        second.set_mark(Mark::Spill);
+        second.set_mark(Mark::Untracked);
+        let free = Data(second.ways[way].data.load()).freed();
+        second.ways[way].data.store(free.0);
+        let before = second.ways.each_ref().map(|entry| entry.data.load() & !Data(!0).without_flags());
+        let created = insert_into(&home, &second, key(9), Data::fresh(State::HALF_OPEN, 7, NOW), NOW, |_| {});
+        assert_eq!((created, found(&second, key(9)).map(Data::backend)), (Insertion::Created, Some(7)));
+        let after = second.ways.each_ref().map(|entry| entry.data.load() & !Data(!0).without_flags());
+        assert_eq!(before, after, "the second bucket's own lock and marks are not the guest's to change");
+    }
+}
+
+#[test]
+fn a_flow_that_finds_the_lock_held_goes_untracked_and_says_so() {
     let bucket = bucket();
     bucket.ways[0].data.set_bits(LOCK);
-    let refused = insert(&bucket, key(1), State::DATAGRAM, 1, NOW, |_| {});
-    assert!(matches!(refused, Insertion::Refused));
-    assert_eq!(bucket.ways[0].data.load(), LOCK);
+    assert_eq!(insert(&bucket, key(1), State::DATAGRAM, 1, NOW, |_| {}), Insertion::Refused);
+    assert_eq!((bucket.ways[0].data.load(), live(&bucket)), (LOCK, 0), "the lock is its holder's");
+    assert!(bucket.is_marked(Mark::Untracked));
 }
 
 #[test]
@@ -152,10 +220,10 @@ fn an_update_keeps_the_bucket_s_flags() {
     let bucket = bucket();
     insert_at(&bucket, key(1), State::HALF_OPEN, 1, NOW);
     let seen = found(&bucket, key(1)).unwrap();
-    bucket.ways[0].data.set_bits(LOCK | SPILL);
+    bucket.ways[0].data.set_bits(MARKED);
     update(&bucket.ways[0], seen, |data| data.in_state(State::CLOSING)).expect("retried with the flags");
     let word = bucket.ways[0].data.load();
-    assert_eq!((word & (LOCK | SPILL), Data(word).state()), (LOCK | SPILL, State::CLOSING));
+    assert_eq!((word & MARKED, Data(word).state()), (MARKED, State::CLOSING));
 }
 
 #[test]
@@ -170,7 +238,8 @@ fn an_update_that_changes_nothing_swaps_nothing() {
 fn an_update_of_a_flow_whose_entry_was_recycled_leaves_its_successor_alone() {
     let bucket = bucket();
     insert_at(&bucket, key(1), State::HALF_OPEN, 1, NOW);
-    let Lookup::Hit(entry, seen) = look_up(&bucket, key(1)) else { panic!("inserted") };
+    let (way, seen) = find(&bucket, key(1)).expect("inserted");
+    let entry = &bucket.ways[way];
     // The same way, backend, state and time: only the generation tells the two apart.
     entry.data.store(seen.freed().0);
     insert_at(&bucket, key(2), State::HALF_OPEN, 1, NOW);
@@ -186,7 +255,8 @@ fn an_update_of_a_flow_whose_entry_was_recycled_leaves_its_successor_alone() {
 fn an_update_is_not_lost_to_a_stamp_that_came_first() {
     let bucket = bucket();
     insert_at(&bucket, key(1), State::ESTABLISHED, 1, NOW);
-    let Lookup::Hit(entry, seen) = look_up(&bucket, key(1)) else { panic!("inserted") };
+    let (way, seen) = find(&bucket, key(1)).expect("inserted");
+    let entry = &bucket.ways[way];
     update(entry, seen, |data| data.stamped(NOW + 1));
     let (before, after) = update(entry, seen, |data| data.in_state(State::CLOSING)).expect("tried again");
     assert_eq!((before.age(NOW + 1), after.age(NOW + 1), after.state()), (0, 0, State::CLOSING));
@@ -265,8 +335,8 @@ where
         scope.spawn(move || {
             for round in 0..rounds {
                 let client = round % CLIENTS;
-                if let Lookup::Hit(entry, data) = look_up(bucket, key(client)) {
-                    update(entry, data, |data| data.stamped(u64::from(round)));
+                if let Some((way, data)) = find(bucket, key(client)) {
+                    update(&bucket.ways[way], data, |data| data.stamped(u64::from(round)));
                 }
             }
         });

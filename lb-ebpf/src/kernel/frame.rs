@@ -15,7 +15,7 @@ pub(super) struct XdpFrame<'a>(pub(super) &'a XdpContext);
 /// Without this it proves from one bounds check that another is not needed, drops that, and computes the second
 /// address anew from the frame's start. The verifier does not follow: each address needs a check of its own.
 #[inline(always)]
-fn opaque(mut address: usize) -> usize {
+pub(super) fn opaque(mut address: usize) -> usize {
     // SAFETY: a move to itself. Not nothing at all: line information of two places at one instruction is refused.
     unsafe { asm!("{0} = {0}", inout(reg) address, options(pure, nomem, nostack, preserves_flags)) };
     address

@@ -18,6 +18,7 @@ use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 use lb_ebpf::tables::{Route, RouteQuery, Tables};
 
+use super::frame::opaque;
 use super::maps;
 
 /// The maps, with the rows that every packet needs looked up once.
@@ -115,6 +116,13 @@ impl Tables for KernelTables<'_> {
     fn remember_fragment(&self, key: &FragmentKey, ports: Ports) {
         // An LRU map always has room; where it has not, later fragments are counted as coming before their first.
         let _ = maps::FRAGMENTS.insert(key, ports, 0);
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: usize) -> usize {
+        // As for a frame's offsets, by another number that the verifier cannot know.
+        let mask = self.settings.flow_key as usize;
+        (opaque(number ^ mask) ^ mask) & 63
     }
 
     #[inline(always)]

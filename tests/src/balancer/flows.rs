@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use lb_common::Be16;
 use lb_common::flow::{Bucket, Data, Key, Key4, Key6, State};
+use lb_common::hash::{scale, second};
 use lb_ebpf::family::{Family as _, Ipv4, Ipv6};
 use lb_ebpf::flows::{self, Insertion};
 
@@ -43,14 +44,15 @@ impl Balancer {
         let address = lab::address(client.0);
         let port = Be16::new(client.1);
         let rows = self.rows();
-        let hash = |key: u64, mask: u32| (key as u32 & mask) as usize;
         if address.is_v4() {
             let key = Key4::new(Ipv4::narrow(&address), port, service);
-            let bucket = &rows.flows4[hash(key.hash(rows.settings.flow_key), rows.settings.flow4_mask)];
+            let hash = key.hash(rows.settings.flow_key);
+            let bucket = &rows.flows4[scale(hash, rows.settings.flow4_buckets) as usize];
             plant(bucket, key, state, backend, now.wrapping_sub(idle));
         } else {
             let key = Key6::new(&Ipv6::narrow(&address), port, service);
-            let bucket = &rows.flows6[hash(key.hash(rows.settings.flow_key), rows.settings.flow6_mask)];
+            let hash = key.hash(rows.settings.flow_key);
+            let bucket = &rows.flows6[scale(hash, rows.settings.flow6_buckets) as usize];
             plant(bucket, key, state, backend, now.wrapping_sub(idle));
         }
     }
@@ -64,21 +66,26 @@ impl Balancer {
         self.rows().settings.tick(jiffies)
     }
 
+    /// The buckets of a client's flow: its home, and its second choice.
+    pub fn choices(&mut self, client: (&str, u16), service: u16) -> (u32, u32) {
+        let address = lab::address(client.0);
+        let port = Be16::new(client.1);
+        let settings = &self.rows().settings;
+        let (hash, buckets) = if address.is_v4() {
+            let key = Key4::new(Ipv4::narrow(&address), port, service);
+            (key.hash(settings.flow_key), settings.flow4_buckets)
+        } else {
+            (Key6::new(&address, port, service).hash(settings.flow_key), settings.flow6_buckets)
+        };
+        (scale(hash, buckets), scale(second(hash), buckets))
+    }
+
     /// Client ports whose flows to `service` fall into the bucket of another flow of that client: port and service.
     pub fn ports_beside(&mut self, client: &str, flow: (u16, u16), service: u16) -> Vec<u16> {
-        let address = lab::address(client);
-        let settings = self.rows().settings.clone();
-        let bucket = |port: u16, service: u16| {
-            let port = Be16::new(port);
-            let hash = if address.is_v4() {
-                Key4::new(Ipv4::narrow(&address), port, service).hash(settings.flow_key)
-            } else {
-                Key6::new(&address, port, service).hash(settings.flow_key)
-            };
-            hash as u32 & settings.flow4_mask
-        };
-        let wanted = bucket(flow.0, flow.1);
-        (1..u16::MAX).filter(|&port| (port, service) != flow && bucket(port, service) == wanted).collect()
+        let (wanted, _) = self.choices((client, flow.0), flow.1);
+        (1..u16::MAX)
+            .filter(|&port| (port, service) != flow && self.choices((client, port), service).0 == wanted)
+            .collect()
     }
 }
 
@@ -94,6 +101,7 @@ fn entries<K: Key>(bucket: &Bucket<K>, flows: &mut Vec<Flow>) {
 }
 
 fn plant<K: Key>(bucket: &Bucket<K>, key: K, state: State, backend: u16, stamp: u64) {
-    let insertion = flows::insert(bucket, key, state, backend, stamp, |_| panic!("the bucket is full"));
-    assert!(matches!(insertion, Insertion::Created), "the flow is there, or the bucket is full");
+    let fresh = Data::fresh(state, backend, stamp);
+    let insertion = flows::insert_into(bucket, bucket, key, fresh, stamp, |_| panic!("the bucket is full"));
+    assert_eq!(insertion, Insertion::Created, "the flow is there, or the bucket is full");
 }

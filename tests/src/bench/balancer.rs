@@ -250,14 +250,13 @@ fn listing(endpoint: (Address, Be16), protocol: Protocol, kind: Kind, id: u16) -
 }
 
 fn settings(jiffies_per_second: u32, directory_key: u64) -> Settings {
-    let flow_mask = maps::flow_buckets(FLOWS) - 1;
     Settings {
         abi: ABI_VERSION,
         jiffies_per_second,
         // The power of two next to a second.
         tick_shift: jiffies_per_second.next_power_of_two().trailing_zeros(),
-        flow4_mask: flow_mask,
-        flow6_mask: flow_mask,
+        flow4_buckets: maps::flow_buckets(FLOWS),
+        flow6_buckets: maps::flow_buckets(FLOWS),
         directory_mask: directory_mask(),
         backends: BACKEND_ROWS,
         flow_key: FLOW_KEY,

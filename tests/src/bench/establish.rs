@@ -12,7 +12,7 @@ use super::statistics::Draw;
 use super::traffic::{Family, Path, Segment, Traffic, client};
 
 /// Flows whose handshakes are under way at once.
-const AT_ONCE: u32 = 1 << 16;
+const AT_ONCE: u32 = 1 << 14;
 /// New flows that are sent before anything is timed: twice as many as the balancer's table has entries, four times
 /// as many as the references' have. A young table is faster than it will ever be again.
 const CHURN: u32 = 4_000_000;

@@ -227,7 +227,7 @@ impl Lab {
         self
     }
 
-    /// With so many buckets of flows for each family: a power of two.
+    /// With so many buckets of flows for each family.
     #[must_use]
     pub const fn flow_buckets(mut self, buckets: u32) -> Self {
         self.flow_buckets = buckets;

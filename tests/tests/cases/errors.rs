@@ -187,9 +187,8 @@ fn an_error_whose_own_ttl_ends_is_dropped_and_not_answered() {
 #[test]
 fn an_error_about_an_untracked_flow_finds_the_backend_that_the_flow_went_to() {
     for hosts in FAMILIES {
-        let mut lb = balancer!(Lab::web(hosts));
-        let ports = lb.ports_beside(hosts.client, (1000, 2), 2);
-        for &port in &ports[..4] {
+        let mut lb = balancer!(Lab::web(hosts).flow_buckets(1));
+        for port in 2000..2004 {
             lb.plant((hosts.client, port), 2, 2, State::DATAGRAM, 0);
         }
         lb.receive(&hosts.to_vip().udp(1000, 80))

@@ -6,15 +6,17 @@ use lb_common::settings::timeout;
 use lb_tests::balancer::Balancer;
 use lb_tests::lab::{FAMILIES, Hosts, LAN_INDEX, Lab, WAN_INDEX};
 
-/// Enters TCP flows into one bucket, in these states and idle for so long; returns their ports, and UDP ports whose
-/// flows fall into the same bucket.
-fn crowd(lb: &mut Balancer, hosts: &Hosts, states: [(State, u64); 4]) -> (Vec<u16>, Vec<u16>) {
-    let mut ports = vec![1000];
-    ports.extend(lb.ports_beside(hosts.client, (1000, 1), 1).into_iter().take(3));
-    for (&port, (state, idle)) in ports.iter().zip(states) {
+/// Ports of TCP flows in [`crowd`]'s bucket, and of UDP flows that have no other.
+const TCP: [u16; 4] = [1000, 1001, 1002, 1003];
+const UDP: [u16; 4] = [2000, 2001, 2002, 2003];
+
+/// A table of one bucket, with TCP flows in these states, idle for so long.
+fn crowd(hosts: &Hosts, states: [(State, u64); 4]) -> Option<Balancer> {
+    let mut lb = crate::balancer(&Lab::web(*hosts).flow_buckets(1))?;
+    for (port, (state, idle)) in TCP.into_iter().zip(states) {
         lb.plant((hosts.client, port), 1, 1, state, idle);
     }
-    (ports, lb.ports_beside(hosts.client, (1000, 1), 2))
+    Some(lb)
 }
 
 fn has(lb: &mut Balancer, service: u16, port: u16) -> bool {
@@ -24,34 +26,32 @@ fn has(lb: &mut Balancer, service: u16, port: u16) -> bool {
 #[test]
 fn idle_flows_give_way_first_then_half_open_then_closing_and_established_never() {
     for hosts in FAMILIES {
-        let mut lb = balancer!(Lab::web(hosts));
         let states = [
             (State::CLOSING, 0),
             (State::ESTABLISHED, 0),
             (State::ESTABLISHED, timeout::ESTABLISHED + 1),
             (State::HALF_OPEN, 0),
         ];
-        let (tcp, udp) = crowd(&mut lb, &hosts, states);
-        for (newcomer, victim) in [(udp[0], tcp[2]), (udp[1], tcp[3]), (udp[2], tcp[0])] {
+        let Some(mut lb) = crowd(&hosts, states) else { return };
+        for (newcomer, victim) in [(UDP[0], TCP[2]), (UDP[1], TCP[3]), (UDP[2], TCP[0])] {
             assert!(has(&mut lb, 1, victim));
             let run = lb.receive(&hosts.to_vip().udp(newcomer, 80));
             run.assert_counted(Reason::RequestForwarded, [Event::FlowCreated, Event::FlowEvicted]);
             assert!(!has(&mut lb, 1, victim) && has(&mut lb, 2, newcomer));
         }
-        let run = lb.receive(&hosts.to_vip().udp(udp[3], 80));
+        let run = lb.receive(&hosts.to_vip().udp(UDP[3], 80));
         run.assert_counted(Reason::RequestForwarded, [Event::FlowUntracked]);
-        assert!(has(&mut lb, 1, tcp[1]), "the established flow stays");
+        assert!(has(&mut lb, 1, TCP[1]), "the established flow stays");
     }
 }
 
 #[test]
 fn an_established_flow_that_was_idle_too_long_stops_counting_when_it_gives_way() {
     for hosts in FAMILIES {
-        let mut lb = balancer!(Lab::web(hosts));
         let idle = (State::ESTABLISHED, timeout::ESTABLISHED + 1);
-        let (_, udp) = crowd(&mut lb, &hosts, [idle; 4]);
+        let Some(mut lb) = crowd(&hosts, [idle; 4]) else { return };
         let before = lb.active(1);
-        lb.receive(&hosts.to_vip().udp(udp[0], 80));
+        lb.receive(&hosts.to_vip().udp(UDP[0], 80));
         assert_eq!(lb.active(1), before - 1);
     }
 }
@@ -59,17 +59,38 @@ fn an_established_flow_that_was_idle_too_long_stops_counting_when_it_gives_way()
 #[test]
 fn a_flow_without_room_is_balanced_all_the_same_and_so_are_its_replies() {
     for hosts in FAMILIES {
-        let mut lb = balancer!(Lab::web(hosts));
-        let (_, udp) = crowd(&mut lb, &hosts, [(State::ESTABLISHED, 0); 4]);
+        let Some(mut lb) = crowd(&hosts, [(State::ESTABLISHED, 0); 4]) else { return };
         for _ in 0..2 {
-            let run = lb.receive(&hosts.to_vip().udp(udp[0], 80).payload("question"));
-            run.assert_redirected(LAN_INDEX, &hosts.to_backend().udp(udp[0], 8080).payload("question"));
+            let run = lb.receive(&hosts.to_vip().udp(UDP[0], 80).payload("question"));
+            run.assert_redirected(LAN_INDEX, &hosts.to_backend().udp(UDP[0], 8080).payload("question"));
             run.assert_counted(Reason::RequestForwarded, [Event::FlowUntracked]);
 
-            let run = lb.receive(&hosts.from_backend().udp(8080, udp[0]).payload("answer"));
-            run.assert_redirected(WAN_INDEX, &hosts.from_vip().udp(80, udp[0]).payload("answer"));
+            let run = lb.receive(&hosts.from_backend().udp(8080, UDP[0]).payload("answer"));
+            run.assert_redirected(WAN_INDEX, &hosts.from_vip().udp(80, UDP[0]).payload("answer"));
             run.assert_counted(Reason::ReplyForwarded, [Event::NextHopLookup]);
         }
+    }
+}
+
+#[test]
+fn a_flow_whose_home_is_full_lives_in_its_second_bucket_like_any_other() {
+    for hosts in FAMILIES {
+        let mut lb = balancer!(Lab::web(hosts).flow_buckets(2));
+        let mut ports = (1..u16::MAX).filter(|&port| lb.choices((hosts.client, port), 1) == (0, 1));
+        let ports: [u16; 5] = std::array::from_fn(|_| ports.next().expect("one port in four"));
+        let [crowd @ .., guest] = ports;
+        for port in crowd {
+            lb.plant((hosts.client, port), 1, 1, State::ESTABLISHED, 0);
+        }
+        let run = lb.receive(&hosts.to_vip().tcp(guest, 80).syn());
+        run.assert_counted(Reason::RequestForwarded, [Event::FlowCreated]);
+        let run = lb.receive(&hosts.from_backend().tcp(8080, guest).seq(7).syn().ack(1));
+        run.assert_counted(Reason::ReplyForwarded, [Event::NextHopLookup]);
+        let run = lb.receive(&hosts.to_vip().tcp(guest, 80).ack(8));
+        run.assert_counted(Reason::RequestForwarded, [Event::FlowEstablished]);
+        let run = lb.receive(&hosts.from_backend().tcp(8080, guest).ack(1).payload("data"));
+        run.assert_counted(Reason::ReplyForwarded, []);
+        assert_eq!((lb.flows().len(), lb.active(1)), (5, 1), "planted flows are not counted");
     }
 }
 

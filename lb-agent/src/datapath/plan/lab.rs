@@ -21,7 +21,7 @@ use crate::datapath::observed::{
 };
 use crate::datapath::tables::{Member, build};
 
-const SIZES: Sizes = Sizes { flows: 16, services: 8, backends: 40, table_size: 61, cpus: 1 };
+const SIZES: Sizes = Sizes { flows: 16, flows6: 16, services: 8, backends: 40, table_size: 61, cpus: 1 };
 
 /// A data plane without a kernel, and the packets that may be under way in it.
 pub(super) struct Lab {

@@ -149,8 +149,8 @@ mod tests {
         assert_eq!(hash(Strategy::ConsistentHash), GOLDEN_RENDEZVOUS);
     }
 
-    const GOLDEN_MAGLEV: u64 = 16_000_111_910_346_072_357;
-    const GOLDEN_RENDEZVOUS: u64 = 6_732_831_054_935_850_780;
+    const GOLDEN_MAGLEV: u64 = 16_785_560_727_633_179_309;
+    const GOLDEN_RENDEZVOUS: u64 = 9_408_839_722_995_041_918;
 
     #[test]
     fn seeds_tell_services_apart() {
