@@ -7,6 +7,8 @@
 mod logarithm;
 mod maglev;
 mod rendezvous;
+#[cfg(test)]
+mod shares_tests;
 
 use lb_common::hash::{mix, mix3};
 use lb_common::{Address, Be16};
@@ -56,7 +58,6 @@ pub(crate) fn seed(vip: &Address, port: Be16, protocol: lb_common::Protocol) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::net::IpAddr;
 
     use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
@@ -79,62 +80,6 @@ mod tests {
         for strategy in STRATEGIES {
             let table = build(strategy, &[member(1, 1), member(2, 0)], 251);
             assert_eq!(table, vec![1; 251]);
-        }
-    }
-
-    #[test]
-    fn maglev_shares_are_the_weights() {
-        for count in [3, 10, 100] {
-            let members = weighted(count);
-            let shares = shares(&build(Strategy::Maglev, &members, SLOTS));
-            let total: u32 = members.iter().map(|member| member.weight).sum();
-            for member in &members {
-                let expected = f64::from(SLOTS) * f64::from(member.weight) / f64::from(total);
-                let share = f64::from(shares[&member.id]);
-                assert!((share / expected - 1.0).abs() < 0.01, "{count}: {member:?} {share} {expected}");
-            }
-        }
-    }
-
-    /// Slots of a rendezvous table are independent draws, so shares are binomial: five standard deviations.
-    #[test]
-    fn rendezvous_shares_are_drawn_by_weight() {
-        for count in [3, 10, 100] {
-            let members = weighted(count);
-            let shares = shares(&build(Strategy::ConsistentHash, &members, SLOTS));
-            let total: u32 = members.iter().map(|member| member.weight).sum();
-            for member in &members {
-                let chance = f64::from(member.weight) / f64::from(total);
-                let expected = f64::from(SLOTS) * chance;
-                let deviation = (expected * (1.0 - chance)).sqrt();
-                let share = f64::from(shares[&member.id]);
-                assert!((share - expected).abs() < 5.0 * deviation, "{count}: {member:?} {share} {expected}");
-            }
-        }
-    }
-
-    #[test]
-    fn maglev_moves_few_slots_of_the_others() {
-        let members = weighted(10);
-        let before = build(Strategy::Maglev, &members, SLOTS);
-        for gone in 0..members.len() {
-            let mut left = members.clone();
-            let gone = left.remove(gone).id;
-            let after = build(Strategy::Maglev, &left, SLOTS);
-            let kept = before.iter().filter(|&&id| id != gone).count();
-            let moved = before.iter().zip(&after).filter(|&(&old, &new)| old != gone && old != new).count();
-            assert!((moved as f64) < 0.01 * kept as f64, "without {gone}: {moved} of {kept}");
-        }
-    }
-
-    #[test]
-    fn rendezvous_moves_the_lost_members_slots_only() {
-        let members = weighted(10);
-        let before = build(Strategy::ConsistentHash, &members, SLOTS);
-        let after = build(Strategy::ConsistentHash, &members[1..], SLOTS);
-        let lost = members[0].id;
-        for (&old, &new) in before.iter().zip(&after) {
-            assert!(if old == lost { new != lost } else { new == old });
         }
     }
 
@@ -195,19 +140,12 @@ mod tests {
         }
     }
 
-    fn member(n: u16, weight: u32) -> Member {
+    pub(super) fn member(n: u16, weight: u32) -> Member {
         let [high, low] = n.to_be_bytes();
         Member { address: IpAddr::from([10, 1, high, low]).into(), port: Be16::new(8080), weight, id: n }
     }
 
     fn weighted(count: u16) -> Vec<Member> {
         (1..=count).map(|n| member(n, [1, 2, 5][usize::from(n) % 3])).collect()
-    }
-
-    fn shares(table: &[u16]) -> BTreeMap<u16, u32> {
-        table.iter().fold(BTreeMap::new(), |mut shares, &id| {
-            *shares.entry(id).or_default() += 1;
-            shares
-        })
     }
 }
