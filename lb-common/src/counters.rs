@@ -22,7 +22,13 @@ impl Outcomes {
     /// The counter of a reason.
     #[inline(always)]
     pub const fn reason(&self, reason: Reason) -> &Word {
-        &self.reasons[reason as usize % REASONS]
+        self.reason_at(reason as usize)
+    }
+
+    /// The counter of the reason with that number, modulo their capacity: for where the number is not known to be one.
+    #[inline(always)]
+    pub const fn reason_at(&self, number: usize) -> &Word {
+        &self.reasons[number % REASONS]
     }
 
     /// The counter of an event.

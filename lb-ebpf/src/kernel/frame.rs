@@ -10,15 +10,15 @@ use lb_ebpf::frame::{Frame, MAX_OFFSET};
 /// The frame of a program.
 pub(super) struct XdpFrame<'a>(pub(super) &'a XdpContext);
 
-/// Hides from the compiler where an address comes from, at the price of a register move.
+/// Hides from the compiler where a number comes from and so what it can be, at the price of a register move.
 ///
 /// Without this it proves from one bounds check that another is not needed, drops that, and computes the second
 /// address anew from the frame's start. The verifier does not follow: each address needs a check of its own.
 #[inline(always)]
-pub(super) fn opaque(mut address: usize) -> usize {
+pub(super) fn opaque(mut number: usize) -> usize {
     // SAFETY: a move to itself. Not nothing at all: line information of two places at one instruction is refused.
-    unsafe { asm!("{0} = {0}", inout(reg) address, options(pure, nomem, nostack, preserves_flags)) };
-    address
+    unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
+    number
 }
 
 impl XdpFrame<'_> {

@@ -11,7 +11,7 @@ use lb_ebpf::pipeline;
 use lb_ebpf::tables::Tables;
 use lb_ebpf::verdict::{Stage, Verdict};
 
-use super::frame::XdpFrame;
+use super::frame::{XdpFrame, opaque};
 use super::maps::STAGES;
 use super::tables::KernelTables;
 
@@ -61,7 +61,9 @@ fn conclude(ctx: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict) -> u3
             (Reason::DropInternal, XDP_DROP)
         }
     };
-    tables.outcomes().reason(reason).count(1);
+    // The compiler knows that a reason is none but one of them. The verifier must see the bound: that of Linux 6.1 does not
+    // know what a byte on the stack can be, where the compiler may keep it.
+    tables.outcomes().reason_at(opaque(reason as usize)).count(1);
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(ctx, "ifindex={} reason={} action={}", ctx.ingress_ifindex(), reason as u8, action);
     action
