@@ -85,9 +85,20 @@ fn quoted(word: &str) -> String {
 
 /// Finds a program in `PATH` and the directories of system tools.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    find_in(search_path(), program)
+}
+
+/// The directories of `PATH` and those of system tools.
+pub(crate) fn search_path() -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(SYSTEM_DIRECTORIES.iter().map(PathBuf::from))
+    let named: Vec<_> = env::split_paths(&path).collect();
+    named.into_iter().chain(SYSTEM_DIRECTORIES.iter().map(PathBuf::from))
+}
+
+/// Finds a program in these directories.
+pub(crate) fn find_in(directories: impl IntoIterator<Item = PathBuf>, program: &str) -> Option<PathBuf> {
+    directories
+        .into_iter()
         .map(|directory| directory.join(program))
         .find(|candidate| is_executable(candidate))
 }
