@@ -75,6 +75,18 @@ pub enum Happening {
     },
     /// What was out of step is in step again.
     InStep {},
+    /// The configuration was read again.
+    ConfigurationReloaded {
+        /// Keys whose new value holds now.
+        now: Vec<String>,
+        /// Keys whose new value holds from the next start on.
+        at_restart: Vec<String>,
+    },
+    /// The configuration was read again and cannot be used; the one before holds.
+    ConfigurationRefused {
+        /// Why.
+        error: String,
+    },
     /// This listener was too slow.
     Missed {
         /// How many events it did not get.
@@ -92,6 +104,8 @@ impl Happening {
             Self::Reconciled { .. } => "reconciled",
             Self::OutOfStep { .. } => "out-of-step",
             Self::InStep {} => "in-step",
+            Self::ConfigurationReloaded { .. } => "configuration-reloaded",
+            Self::ConfigurationRefused { .. } => "configuration-refused",
             Self::Missed { .. } => "missed",
         }
     }

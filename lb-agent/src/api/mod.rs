@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use crate::control::Handle;
 pub use problem::Problem;
 pub use socket::{bind, make_room};
-pub use tcp::{Door, Gate};
+pub use tcp::{Door, Gate, Keys};
 
 /// A state's body at most: twice what every limit at its highest takes. Other bodies have axum's limit, 2 MB.
 pub const MAX_STATE: usize = 16 << 20;

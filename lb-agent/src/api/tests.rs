@@ -183,7 +183,7 @@ fn the_state_is_the_same_in_toml_and_in_json() {
     server.client.call(Method::PUT, &["state"]).json(&json).send().unwrap();
     assert_eq!(server.client.call(Method::GET, &["state"]).text("application/toml").unwrap(), toml);
     let again: Value = server.client.call(Method::PUT, &["state"]).toml(toml.clone()).read().unwrap();
-    assert_eq!(again, json!({"dry_run": false, "revision": 4, "changes": [], "steps": []}));
+    assert_eq!(again, json!({"dry_run": false, "revision": 4, "changes": [], "steps": [], "moves": []}));
     assert_eq!(file::print(&server.world.lock().saved), toml);
 }
 
@@ -197,6 +197,7 @@ fn a_dry_run_tells_and_does_nothing() {
         changed,
         json!({
             "dry_run": true, "revision": 2, "changes": ["remove service web with its backends (1)"], "steps": ["serve 0 services"],
+            "moves": [],
         })
     );
     assert_eq!(server.get(&["services"]).as_array().unwrap().len(), 1);

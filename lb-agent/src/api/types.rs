@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tcp::HttpCounts;
 use crate::control::Rates;
-use crate::datapath::{Candidate, FlowLoad, InterfaceStatus, ReasonCount, Traffic};
+use crate::datapath::{Candidate, FlowLoad, InterfaceStatus, Move, ReasonCount, Traffic};
 use crate::health::Health;
 use crate::model::{
     Admin, Checks, Endpoint, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, Strategy, Track, Weight,
@@ -160,4 +160,6 @@ pub struct ChangedView {
     pub changes: Vec<String>,
     /// What the data plane does for it, in order.
     pub steps: Vec<String>,
+    /// What that moves, for each service from which something moves.
+    pub moves: Vec<Move>,
 }

@@ -113,7 +113,7 @@ impl ChangedView {
     /// What was done, or would be.
     pub(super) fn new(changed: Changed, dry_run: bool) -> Self {
         let Changed { changes, plan, revision } = changed;
-        Self { dry_run, revision, changes, steps: plan.steps }
+        Self { dry_run, revision, changes, steps: plan.steps, moves: plan.moves }
     }
 }
 

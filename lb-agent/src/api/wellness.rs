@@ -7,8 +7,8 @@ use crate::control::Handle;
 
 /// Whether the agent is alive: it answers, and its control task does.
 pub(super) async fn alive(State(control): State<Handle>) -> (StatusCode, String) {
-    match control.snapshot().await {
-        Ok(_) => (StatusCode::OK, "alive\n".to_owned()),
+    match control.ping().await {
+        Ok(()) => (StatusCode::OK, "alive\n".to_owned()),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     }
 }

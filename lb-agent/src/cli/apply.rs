@@ -12,6 +12,7 @@ use super::output::Output;
 use crate::api::MAX_STATE;
 use crate::api::types::ChangedView;
 use crate::client::Client;
+use crate::datapath::Move;
 use crate::model::{Period, file};
 
 /// Declares services and backends as a file has them, all of it or none, and prints what that changes.
@@ -72,8 +73,53 @@ fn read(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read the state file {}", path.display()))
 }
 
-/// What differs, and below it what the data plane does for that.
+/// What differs, below it what the data plane does for that, and what that moves.
 pub(super) fn plan(changed: &ChangedView) -> String {
     let steps = changed.steps.iter().map(|step| format!("  {step}\n"));
-    changed.changes.iter().map(|change| format!("{change}\n")).chain(steps).collect()
+    let moves = changed.moves.iter().flat_map(moved).map(|line| format!("  {line}\n"));
+    changed.changes.iter().map(|change| format!("{change}\n")).chain(steps).chain(moves).collect()
+}
+
+fn moved(each: &Move) -> impl Iterator<Item = String> {
+    let Move { service, slots, slots_total, flows_on_slots, flows_leaving, flows_total } = each;
+    let on_slots = (*slots > 0).then(|| {
+        format!(
+            "service {service}: {slots} of {slots_total} slots move; about {flows_on_slots} of {flows_total} live flows came by them and stay with their backend"
+        )
+    });
+    let leaving = (*flows_leaving > 0).then(|| {
+        format!("service {service}: about {flows_leaving} of {flows_total} live flows lose their backend")
+    });
+    on_slots.into_iter().chain(leaving)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_shows_changes_then_steps_then_what_moves() {
+        let of = |slots, flows_leaving| Move {
+            service: "web".to_owned(),
+            slots,
+            slots_total: 65_537,
+            flows_on_slots: 12,
+            flows_leaving,
+            flows_total: 40,
+        };
+        let changed = ChangedView {
+            dry_run: true,
+            revision: 3,
+            changes: vec!["remove backend web 10.0.1.11:80".to_owned()],
+            steps: vec!["backend 10.0.1.11:80/tcp: removed".to_owned()],
+            moves: vec![of(21_845, 13), of(0, 0)],
+        };
+        let expected = "\
+remove backend web 10.0.1.11:80
+  backend 10.0.1.11:80/tcp: removed
+  service web: 21845 of 65537 slots move; about 12 of 40 live flows came by them and stay with their backend
+  service web: about 13 of 40 live flows lose their backend
+";
+        assert_eq!(plan(&changed), expected);
+    }
 }

@@ -52,11 +52,18 @@ fn line(event: &Event) -> String {
             format!("{backend} of {service}: {from} -> {to}: {reason}")
         }
         Happening::Reconciled { steps } => steps.join("; "),
-        Happening::OutOfStep { error } => error.clone(),
+        Happening::OutOfStep { error } | Happening::ConfigurationRefused { error } => error.clone(),
+        Happening::ConfigurationReloaded { now, at_restart } => {
+            format!("now: {}; at the next start: {}", list(now), list(at_restart))
+        }
         Happening::InStep {} => String::new(),
         Happening::Missed { events } => format!("{events} events: this terminal was too slow"),
     };
     format!("{}  {:15} {text}", event.time, event.what.name()).trim_end().to_owned()
+}
+
+fn list(keys: &[String]) -> String {
+    if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") }
 }
 
 #[cfg(test)]

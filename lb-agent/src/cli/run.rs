@@ -12,7 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::{Global, privilege, telemetry};
+use super::reload::{Again, Reloader};
+use super::{Global, privilege, supervisor, telemetry};
 use crate::api::{self, Api, Door};
 use crate::config::{Config, DEFAULT_PATH, InterfaceName};
 use crate::control::{self, Control, Handle, Parts, Snapshot};
@@ -44,7 +45,7 @@ Examples:
   lb-agent run --config /etc/lb-agent/config.toml -v
   RUST_LOG=lb_agent=debug lb-agent run
 
-Signals: SIGTERM and SIGINT stop the daemon.";
+Signals: SIGTERM and SIGINT stop the daemon; SIGHUP has it read its configuration, tokens and certificate again.";
 
 impl Arguments {
     pub(super) fn execute(self, global: &Global) -> anyhow::Result<()> {
@@ -52,13 +53,13 @@ impl Arguments {
         let config = self.configuration(global)?;
         telemetry::start(global.verbose, global.quiet)?;
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        daemon(&config, &runtime)
+        daemon(config, &|| self.configuration(global), &runtime)
     }
 
-    fn configuration(self, global: &Global) -> anyhow::Result<Config> {
+    fn configuration(&self, global: &Global) -> anyhow::Result<Config> {
         let mut config = Config::load(self.config.as_deref())?;
         if !self.interfaces.is_empty() {
-            config.interfaces = self.interfaces;
+            config.interfaces.clone_from(&self.interfaces);
         }
         config.socket = global.socket.clone().unwrap_or(config.socket);
         config.diagnostics |= self.diagnostics;
@@ -72,7 +73,7 @@ impl Arguments {
 }
 
 /// What can refuse comes before the data plane is touched; who waits for the socket waits for an agent that answers.
-fn daemon(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
+fn daemon(config: Config, again: &Again<'_>, runtime: &Runtime) -> anyhow::Result<()> {
     let store = FileStore::open(&config.state_dir, config.revisions as usize)?;
     let revision = control::load(&store, &config.limits)?;
     api::make_room(&config.socket)?;
@@ -80,17 +81,17 @@ fn daemon(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
     let (control, handle) = Control::start(Parts {
         revision,
         store: Box::new(store),
-        datapath: kernel::open(config).context("cannot start the data plane")?,
+        datapath: kernel::open(&config).context("cannot start the data plane")?,
         prober: Box::new(NetworkProber::new(runtime.handle().clone(), concurrent_probes())),
         limits: config.limits.clone(),
     })?;
-    let (listener, mut stop) = {
+    let (listener, mut signals) = {
         let _inside = runtime.enter();
-        (api::bind(&config.socket)?, Stop::listen()?)
+        (api::bind(&config.socket)?, Signals::listen()?)
     };
-    let _socket = Removed(&config.socket);
+    let _socket = Removed(config.socket.clone());
     let (thread, mut ended) = own_thread(control)?;
-    runtime.block_on(serve(config, (listener, door), handle, &mut stop, &mut ended))?;
+    runtime.block_on(serve((config, again), (listener, door), handle, &mut signals, &mut ended))?;
     // The API held the last handle, so the control task ends when it has done what it was asked.
     ensure!(thread.join().is_ok(), "the control task failed: its log says why");
     info!("stopped; packets are still balanced: `lb-agent run` takes over, `lb-agent detach` takes it down");
@@ -110,28 +111,50 @@ fn concurrent_probes() -> usize {
 
 /// Serves the API until a signal asks to stop.
 async fn serve(
-    config: &Config,
+    (config, again): (Config, &Again<'_>),
     (listener, door): (UnixListener, Option<Door>),
     handle: Handle,
-    stop: &mut Stop,
+    signals: &mut Signals,
     ended: &mut oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
-    announce(config, &handle.snapshot().await?);
+    let snapshot = handle.snapshot().await?;
+    announce(&config, &snapshot);
     let (asked, stopping) = oneshot::channel::<()>();
     let stopped = async {
         // Ready when the sender is dropped.
         let _ = stopping.await;
     };
     let keys = door.as_ref().map(Door::keys).unwrap_or_default();
-    let api = Api { control: handle, gate: keys.gate };
-    let mut served = tokio::spawn(api::serve(listener, door, api, stopped));
-    tokio::select! {
-        signal = stop.wait() => info!(signal, "stopping"),
-        _ = ended => bail!("the control task ended: the log says why; packets are still balanced"),
-        failed = &mut served => return failed?.context("the API's socket failed"),
-    }
+    let mut reloader = Reloader { config, again, keys: keys.clone(), events: handle.events().clone() };
+    let alive = tokio::spawn(supervisor::watch(handle.clone()));
+    let mut served =
+        tokio::spawn(api::serve(listener, door, Api { control: handle, gate: keys.gate }, stopped));
+    supervisor::ready(&summary(&snapshot));
+    let signal = loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Reload => {
+                    supervisor::reloading();
+                    reloader.reload();
+                    supervisor::ready(&summary(&snapshot));
+                }
+                Asked::Stop(signal) => break signal,
+            },
+            _ = &mut *ended => bail!("the control task ended: the log says why; packets are still balanced"),
+            failed = &mut served => return failed?.context("the API's socket failed"),
+        }
+    };
+    info!(signal, "stopping");
+    supervisor::stopping();
+    // It holds a way to the control task, which ends with the last.
+    alive.abort();
     drop(asked);
     served.await?.context("the API's socket failed")
+}
+
+fn summary(snapshot: &Snapshot) -> String {
+    let interfaces: Vec<_> = snapshot.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    format!("balancing on {}", interfaces.join(", "))
 }
 
 fn announce(config: &Config, snapshot: &Snapshot) {
@@ -159,32 +182,44 @@ fn own_thread(control: Control) -> anyhow::Result<(thread::JoinHandle<()>, onesh
     Ok((thread.context("cannot start the control thread")?, ended))
 }
 
-/// The signals that end the daemon.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
+/// What a signal asks for.
+enum Asked {
+    Stop(&'static str),
+    Reload,
 }
 
-impl Stop {
+/// The signals that the daemon listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
     fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            reload: listen(SignalKind::hangup())?,
+        })
     }
 
-    async fn wait(&mut self) -> &'static str {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.reload.recv() => Asked::Reload,
         }
     }
 }
 
 /// A file that goes when this does.
-struct Removed<'a>(&'a Path);
+struct Removed(PathBuf);
 
-impl Drop for Removed<'_> {
+impl Drop for Removed {
     fn drop(&mut self) {
         // What cannot be removed is found to be stale by the next agent.
-        let _ = std::fs::remove_file(self.0);
+        let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -1,6 +1,7 @@
 //! How this node runs: `/etc/lb-agent/config.toml`.
 
 mod http;
+mod reload;
 
 use std::fmt;
 use std::io;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::model::{Quoted, file};
 pub use http::Http;
+pub use reload::Reload;
 
 /// Where the file is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/lb-agent/config.toml";
@@ -148,7 +150,7 @@ impl Config {
     }
 
     /// Reads the text of a file. `origin` names it in errors.
-    fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let config: Self = file::read_toml(text, origin)?;
         match config.problem() {
             Some((key, value, reason)) => {

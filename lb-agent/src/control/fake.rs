@@ -175,7 +175,7 @@ impl Datapath for World {
             true => Vec::new(),
             false => vec![format!("serve {} services", wanted.services.len())],
         };
-        Ok(Plan { steps })
+        Ok(Plan { steps, moves: Vec::new() })
     }
 
     fn apply(&mut self, wanted: &Wanted) -> anyhow::Result<Plan> {

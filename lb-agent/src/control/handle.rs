@@ -59,6 +59,7 @@ pub(super) enum Request {
     Rollback { number: u64, removal: Removal, order: Order, reply: Reply<Changed> },
     History { reply: Reply<Vec<RevisionInfo>> },
     Revision { number: u64, reply: Reply<Revision> },
+    Ping { reply: Reply<()> },
     Snapshot { reply: Reply<Snapshot> },
     Flows { service: Option<ServiceName>, limit: usize, reply: Reply<Vec<FlowRow>> },
     Explain { protocol: Protocol, client: SocketAddr, vip: SocketAddr, reply: Reply<Explained> },
@@ -119,6 +120,14 @@ impl Handle {
     /// Where it is not kept, or damaged.
     pub async fn revision(&self, number: u64) -> Result<Revision, ControlError> {
         self.ask(|reply| Request::Revision { number, reply }).await
+    }
+
+    /// Returns when the task has got to it.
+    ///
+    /// # Errors
+    /// Where the task does not answer.
+    pub async fn ping(&self) -> Result<(), ControlError> {
+        self.ask(|reply| Request::Ping { reply }).await
     }
 
     /// Everything that can be shown.

@@ -180,6 +180,7 @@ impl Control {
             Request::Revision { number, reply } => {
                 drop(reply.send(self.store.revision(number).map_err(ControlError::Unreadable)));
             }
+            Request::Ping { reply } => drop(reply.send(Ok(()))),
             Request::Snapshot { reply } => drop(reply.send(Ok(self.snapshot()))),
             Request::Flows { service, limit, reply } => drop(reply.send(self.flows(service.as_ref(), limit))),
             Request::Explain { protocol, client, vip, reply } => {

@@ -29,7 +29,8 @@ use super::sysctl::Sysctl;
 use super::view::{self, View};
 use super::vip::Vips;
 use super::{
-    Datapath, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Plan, ReasonCount, ServiceId, Traffic, Wanted,
+    Datapath, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Move, Plan, ReasonCount, ServiceId, Traffic,
+    Wanted, WantedService,
 };
 use crate::config::Config;
 use crate::model::Protocol;
@@ -128,6 +129,15 @@ impl Kernel {
         diff(&self.loaded.arrays, self.observed()?, wanted, &self.known)
     }
 
+    fn moves(&self, plan: &plan::Plan, wanted: &Wanted) -> Vec<Move> {
+        let name = |vip: &Endpoint| {
+            let same = |service: &&WantedService| Endpoint::new(service.vip, service.protocol) == *vip;
+            wanted.services.iter().find(same).map_or_else(|| vip.to_string(), |service| service.name.clone())
+        };
+        let moves = plan::moves::moves(&self.loaded.arrays, &plan.actions);
+        moves.into_iter().map(|(vip, each)| Move { service: name(&vip), ..each }).collect()
+    }
+
     fn carry_out(&mut self, plan: &plan::Plan) -> anyhow::Result<()> {
         for action in &plan.actions {
             debug!(%action, "executing");
@@ -185,7 +195,8 @@ impl Kernel {
 
 impl Datapath for Kernel {
     fn plan(&self, wanted: &Wanted) -> anyhow::Result<Plan> {
-        Ok(Plan { steps: self.diff(wanted)?.steps })
+        let plan = self.diff(wanted)?;
+        Ok(Plan { moves: self.moves(&plan, wanted), steps: plan.steps })
     }
 
     fn apply(&mut self, wanted: &Wanted) -> anyhow::Result<Plan> {
@@ -193,11 +204,12 @@ impl Datapath for Kernel {
         if wanted.services.iter().any(|service| service.vip.is_ipv6()) {
             self.host.forward_ipv6()?;
         }
+        let moves = self.moves(&plan, wanted);
         let carried_out = self.carry_out(&plan);
         // After a failure the rows tell how far it went; what tables were built from is not known any more.
         self.known = if carried_out.is_ok() { plan.tables } else { BTreeMap::new() };
         self.index_rows();
-        carried_out.map(|()| Plan { steps: plan.steps })
+        carried_out.map(|()| Plan { steps: plan.steps, moves })
     }
 
     fn traffic(&self, service: ServiceId, backend: SocketAddr) -> Traffic {

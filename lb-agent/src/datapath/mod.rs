@@ -171,6 +171,25 @@ pub struct ReasonCount {
 pub struct Plan {
     /// One line each, as `apply --dry-run` prints it.
     pub steps: Vec<String>,
+    /// What that moves, for each service from which something moves.
+    pub moves: Vec<Move>,
+}
+
+/// What a plan moves of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Its name, or its virtual address where it goes.
+    pub service: String,
+    /// Slots that go to another backend.
+    pub slots: u64,
+    /// Slots that it has.
+    pub slots_total: u64,
+    /// Live flows that came by one of those slots, by estimate. They stay with their backend.
+    pub flows_on_slots: u64,
+    /// Live flows of backends that go, or are down: they are given to others, or reset.
+    pub flows_leaving: u64,
+    /// Live flows that it has.
+    pub flows_total: u64,
 }
 
 impl fmt::Display for Plan {

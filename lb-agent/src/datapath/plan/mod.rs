@@ -9,6 +9,7 @@ mod diff;
 mod directory;
 #[cfg(test)]
 mod lab;
+pub(crate) mod moves;
 mod options;
 mod removal;
 mod slots;
