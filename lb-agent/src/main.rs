@@ -7,6 +7,8 @@ mod config;
 mod control;
 mod datapath;
 mod events;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod model;
 mod store;

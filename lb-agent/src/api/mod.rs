@@ -16,6 +16,8 @@ mod views;
 mod wellness;
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod tests;
 
 use std::future::{Future, IntoFuture as _};

@@ -135,4 +135,6 @@ impl Global {
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod tests;
