@@ -15,7 +15,7 @@ use crate::model::file::RawBackend;
 use crate::model::{Admin, Change, Period, Removal, Weight};
 
 /// What of a backend is set; what is absent stays.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BackendChange {
     weight: Option<Weight>,
@@ -23,19 +23,37 @@ pub(super) struct BackendChange {
 }
 
 /// How a backend goes.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct RemovalParameters {
     drain_timeout: Option<Period>,
     #[serde(default)]
     force: bool,
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/backends",
+    responses(
+        (status = 200, description = "The backends of all services", body = Vec<BackendView>, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn list(State(control): State<Handle>) -> Result<Tagged<Vec<BackendView>>, Problem> {
     let snapshot = control.snapshot().await?;
     Ok(Tagged(snapshot.revision, snapshot.backends()))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/services/{name}/backends",
+    params(ServicePath),
+    responses(
+        (status = 200, description = "The backends of one service", body = Vec<BackendView>, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn list_of(
     State(control): State<Handle>,
     ServicePath(name): ServicePath,
@@ -44,6 +62,15 @@ pub(super) async fn list_of(
     Ok(Tagged(snapshot.revision_of(&name), snapshot.backends_of(&name)?))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/services/{name}/backends/{address}",
+    params(BackendPath),
+    responses(
+        (status = 200, description = "The backend", body = BackendView, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn show(
     State(control): State<Handle>,
     BackendPath(name, address): BackendPath,
@@ -52,6 +79,16 @@ pub(super) async fn show(
     Ok(Tagged(snapshot.revision_of(&name), snapshot.backend(&name, address)?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/services/{name}/backends",
+    params(ServicePath, IfMatch),
+    request_body(content = RawBackend),
+    responses(
+        (status = 201, description = "Added", body = BackendView, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn add(
     State(control): State<Handle>,
     ServicePath(name): ServicePath,
@@ -63,6 +100,16 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, show(State(control), BackendPath(name, raw.address)).await?))
 }
 
+#[utoipa::path(
+    patch,
+    path = "/v1/services/{name}/backends/{address}",
+    params(BackendPath, IfMatch),
+    request_body(content = BackendChange),
+    responses(
+        (status = 200, description = "Changed", body = BackendView, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn set(
     State(control): State<Handle>,
     BackendPath(name, address): BackendPath,
@@ -75,6 +122,16 @@ pub(super) async fn set(
 }
 
 /// 202 with the backend while it drains, 204 once there is nothing left to show.
+#[utoipa::path(
+    delete,
+    path = "/v1/services/{name}/backends/{address}",
+    params(BackendPath, IfMatch, RemovalParameters),
+    responses(
+        (status = 202, description = "Drains, and goes with its last flow", body = BackendView, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = 204, description = "Gone"),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn remove(
     State(control): State<Handle>,
     BackendPath(name, address): BackendPath,

@@ -15,8 +15,9 @@ use crate::control::Handle;
 use crate::events::{Event, Happening};
 
 /// Which events.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct EventParameters {
     /// Those after the one of that number, as far as they are kept.
     after: Option<u64>,
@@ -29,6 +30,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Told are the kept events after `after` (or `Last-Event-ID`, with which a client takes up a connection that broke),
 /// then what comes. Without either: only what comes, or, if that is not asked for, all that are kept.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    params(EventParameters, ("Last-Event-ID" = Option<u64>, Header, description = "As `after`")),
+    responses(
+        (status = 200, description = "Server-sent events; the data of each is one of these", body = Event, content_type = "text/event-stream"),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn listen(
     State(control): State<Handle>,
     Parameters(EventParameters { after, follow }): Parameters<EventParameters>,

@@ -5,6 +5,7 @@ mod etag;
 mod events;
 mod extract;
 mod observe;
+mod openapi;
 mod problem;
 mod revisions;
 mod services;
@@ -25,9 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::extract::FromRef;
 use axum::http::{Method, Uri};
-use axum::routing::{get, post};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
@@ -65,25 +65,9 @@ impl FromRef<Api> for Arc<Gate> {
 
 /// Every route there is.
 fn router(api: Api) -> Router {
-    Router::new()
-        .route("/v1/services", get(services::list).post(services::add))
-        .route("/v1/services/{name}", get(services::show).patch(services::set).delete(services::remove))
-        .route("/v1/services/{name}/backends", get(backends::list_of).post(backends::add))
-        .route(
-            "/v1/services/{name}/backends/{address}",
-            get(backends::show).patch(backends::set).delete(backends::remove),
-        )
-        .route("/v1/backends", get(backends::list))
-        .route("/v1/state", get(state::get).put(state::put).layer(DefaultBodyLimit::max(MAX_STATE)))
-        .route("/v1/revisions", get(revisions::list))
-        .route("/v1/revisions/{revision}", get(revisions::show))
-        .route("/v1/revisions/{revision}/rollback", post(revisions::rollback))
-        .route("/v1/status", get(observe::status))
-        .route("/v1/events", get(events::listen))
-        .route("/v1/flows", get(observe::flows))
-        .route("/v1/explain", get(observe::explain))
-        .route("/healthz", get(wellness::alive))
-        .route("/readyz", get(wellness::ready))
+    openapi::routes()
+        .split_for_parts()
+        .0
         .fallback(async |uri: Uri| Problem::no_route(uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| Problem::no_method(&method, uri.path()))
         .with_state(api)

@@ -12,16 +12,18 @@ use crate::control::Handle;
 use crate::model::{Endpoint, Protocol, ServiceName};
 
 /// Which flows to list.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct FlowParameters {
     service: Option<ServiceName>,
     limit: Option<usize>,
 }
 
 /// Which packet to explain.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ExplainParameters {
     protocol: Protocol,
     client: Endpoint,
@@ -31,10 +33,27 @@ pub(super) struct ExplainParameters {
 /// Flows that are listed unless somebody says otherwise.
 const FLOWS: usize = 100_000;
 
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses(
+        (status = 200, description = "Everything on one screen", body = StatusView),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn status(State(api): State<Api>) -> Result<Json<StatusView>, Problem> {
     Ok(Json(api.control.snapshot().await?.status(api.gate.counts())))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/flows",
+    params(FlowParameters),
+    responses(
+        (status = 200, description = "Live flows", body = Vec<FlowView>),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn flows(
     State(control): State<Handle>,
     Parameters(FlowParameters { service, limit }): Parameters<FlowParameters>,
@@ -43,6 +62,15 @@ pub(super) async fn flows(
     Ok(Json(flows.into_iter().map(FlowView::from).collect()))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/explain",
+    params(ExplainParameters),
+    responses(
+        (status = 200, description = "Where a packet would go", body = ExplainView),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn explain(
     State(control): State<Handle>,
     Parameters(ExplainParameters { protocol, client, vip }): Parameters<ExplainParameters>,

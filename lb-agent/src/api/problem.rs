@@ -10,7 +10,7 @@ use crate::model::{Quoted, Refusal, shorten};
 use crate::store::StoreError;
 
 /// Why a request was not carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
     /// Which kind of problem, as a stable URN.
     #[serde(rename = "type")]

@@ -13,22 +13,41 @@ use super::state::{drain, render};
 use super::types::ChangedView;
 use crate::control::{Handle, Order};
 use crate::model::Period;
+use crate::model::file::RawState;
 use crate::store::RevisionInfo;
 
 /// How a revision is brought back.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct RollbackParameters {
     #[serde(default)]
     dry_run: bool,
     drain_timeout: Option<Period>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/revisions",
+    responses(
+        (status = 200, description = "The kept revisions, the latest first", body = Vec<RevisionInfo>),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn list(State(control): State<Handle>) -> Result<Json<Vec<RevisionInfo>>, Problem> {
     Ok(Json(control.history().await?))
 }
 
 /// The state as it was, as `GET /v1/state` has it.
+#[utoipa::path(
+    get,
+    path = "/v1/revisions/{revision}",
+    params(RevisionPath),
+    responses(
+        (status = 200, description = "The state as it was", content((RawState = "application/json"), (String = "application/toml"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn show(
     State(control): State<Handle>,
     RevisionPath(number): RevisionPath,
@@ -37,6 +56,15 @@ pub(super) async fn show(
     Ok(tag(number, render(&control.revision(number).await?.desired, &headers)?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/revisions/{revision}/rollback",
+    params(RevisionPath, RollbackParameters, IfMatch),
+    responses(
+        (status = 200, description = "The state is what it was", body = ChangedView, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn rollback(
     State(control): State<Handle>,
     RevisionPath(number): RevisionPath,

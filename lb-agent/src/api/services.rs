@@ -11,11 +11,28 @@ use crate::control::Handle;
 use crate::model::file::RawService;
 use crate::model::{Change, ServiceChange};
 
+#[utoipa::path(
+    get,
+    path = "/v1/services",
+    responses(
+        (status = 200, description = "Every service", body = Vec<ServiceView>, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn list(State(control): State<Handle>) -> Result<Tagged<Vec<ServiceView>>, Problem> {
     let snapshot = control.snapshot().await?;
     Ok(Tagged(snapshot.revision, snapshot.services()))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/services/{name}",
+    params(ServicePath),
+    responses(
+        (status = 200, description = "The service with its backends", body = ServiceDetail, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn show(
     State(control): State<Handle>,
     ServicePath(name): ServicePath,
@@ -24,6 +41,16 @@ pub(super) async fn show(
     Ok(Tagged(snapshot.revision_of(&name), snapshot.service(&name)?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/services",
+    params(IfMatch),
+    request_body(content = RawService),
+    responses(
+        (status = 201, description = "Added", body = ServiceDetail, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn add(
     State(control): State<Handle>,
     if_match: IfMatch,
@@ -35,6 +62,16 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, show(State(control), ServicePath(name)).await?))
 }
 
+#[utoipa::path(
+    patch,
+    path = "/v1/services/{name}",
+    params(ServicePath, IfMatch),
+    request_body(content = ServiceChange),
+    responses(
+        (status = 200, description = "Changed", body = ServiceDetail, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn set(
     State(control): State<Handle>,
     ServicePath(name): ServicePath,
@@ -45,6 +82,15 @@ pub(super) async fn set(
     show(State(control), ServicePath(name)).await
 }
 
+#[utoipa::path(
+    delete,
+    path = "/v1/services/{name}",
+    params(ServicePath, IfMatch),
+    responses(
+        (status = 204, description = "Removed with its backends"),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn remove(
     State(control): State<Handle>,
     ServicePath(name): ServicePath,

@@ -22,8 +22,9 @@ const TOML: &str = "application/toml";
 const DRAIN_TIMEOUT: Period = Period::from_secs(300);
 
 /// What becomes of the rest when a state is declared.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DeclareParameters {
     /// Whether what is not declared goes; a state that is put is the whole one.
     prune: Option<bool>,
@@ -37,6 +38,14 @@ pub(super) fn drain(timeout: Option<Period>) -> Removal {
     Removal::Drain(SystemTime::now() + timeout.unwrap_or(DRAIN_TIMEOUT).duration())
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/state",
+    responses(
+        (status = 200, description = "The state", content((RawState = "application/json"), (String = "application/toml"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn get(State(control): State<Handle>, headers: HeaderMap) -> Result<Response, Problem> {
     let snapshot = control.snapshot().await?;
     Ok(tag(snapshot.revision, render(&snapshot.desired, &headers)?))
@@ -54,6 +63,16 @@ pub(super) fn render(desired: &Desired, headers: &HeaderMap) -> Result<Response,
     Ok(Json(value).into_response())
 }
 
+#[utoipa::path(
+    put,
+    path = "/v1/state",
+    params(DeclareParameters, IfMatch),
+    request_body(content((RawState = "application/json"), (String = "application/toml"))),
+    responses(
+        (status = 200, description = "Declared", body = ChangedView, headers(("ETag" = String, description = "The revision that it is at"))),
+        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn put(
     State(control): State<Handle>,
     Parameters(DeclareParameters { prune, dry_run, drain_timeout }): Parameters<DeclareParameters>,

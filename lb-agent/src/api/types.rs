@@ -11,7 +11,7 @@ use crate::model::{
 };
 
 /// A service in a list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ServiceView {
     /// Its name.
     pub name: ServiceName,
@@ -44,7 +44,7 @@ pub struct ServiceView {
 }
 
 /// A service with its backends.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ServiceDetail {
     /// The service.
     #[serde(flatten)]
@@ -54,7 +54,7 @@ pub struct ServiceDetail {
 }
 
 /// A backend of a service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BackendView {
     /// The service's name.
     pub service: ServiceName,
@@ -76,7 +76,7 @@ pub struct BackendView {
 }
 
 /// The whole on one screen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct StatusView {
     /// The agent's version.
     pub version: String,
@@ -103,7 +103,7 @@ pub struct StatusView {
 }
 
 /// A service as the status shows it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ServiceRates {
     /// The service.
     #[serde(flatten)]
@@ -116,17 +116,20 @@ pub struct ServiceRates {
 }
 
 /// A live flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FlowView {
     /// The service's name; nothing where it is gone by now.
     pub service: Option<ServiceName>,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// Where it comes from.
+    #[schema(value_type = String)]
     pub client: std::net::SocketAddr,
     /// Where the client sends to.
+    #[schema(value_type = String)]
     pub vip: std::net::SocketAddr,
     /// Where it goes.
+    #[schema(value_type = String)]
     pub backend: std::net::SocketAddr,
     /// `half-open`, `established`, `closing`, ...
     pub state: String,
@@ -135,11 +138,12 @@ pub struct FlowView {
 }
 
 /// Where a packet would go, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExplainView {
     /// The service that it is for.
     pub service: Option<ServiceName>,
     /// The backend that takes it.
+    #[schema(value_type = Option<String>)]
     pub backend: Option<std::net::SocketAddr>,
     /// `flow`, `half-open`, `slot`, `candidates`, `no-service` or `no-backend`.
     pub reason: String,
@@ -150,7 +154,7 @@ pub struct ExplainView {
 }
 
 /// What a declared state changed, or would change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ChangedView {
     /// Whether nothing was done.
     pub dry_run: bool,

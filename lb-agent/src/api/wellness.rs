@@ -6,6 +6,14 @@ use axum::http::StatusCode;
 use crate::control::Handle;
 
 /// Whether the agent is alive: it answers, and its control task does.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    responses(
+        (status = 200, description = "Yes", body = String, content_type = "text/plain"),
+        (status = 503, description = "No, and why", body = String, content_type = "text/plain"),
+    )
+)]
 pub(super) async fn alive(State(control): State<Handle>) -> (StatusCode, String) {
     match control.ping().await {
         Ok(()) => (StatusCode::OK, "alive\n".to_owned()),
@@ -14,6 +22,14 @@ pub(super) async fn alive(State(control): State<Handle>) -> (StatusCode, String)
 }
 
 /// Whether this node balances what it shall: the program is attached, disk and data plane are in step.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    responses(
+        (status = 200, description = "Yes", body = String, content_type = "text/plain"),
+        (status = 503, description = "No, and why", body = String, content_type = "text/plain"),
+    )
+)]
 pub(super) async fn ready(State(control): State<Handle>) -> (StatusCode, String) {
     let problem = match control.snapshot().await {
         Err(error) => error.to_string(),

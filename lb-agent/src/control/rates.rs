@@ -16,7 +16,7 @@ pub(super) struct Totals {
 }
 
 /// What a service carries a second, over the last second or so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Rates {
     /// Flows opened.
     pub connections_per_second: f64,

@@ -75,7 +75,7 @@ pub struct WantedBackend {
 }
 
 /// What one backend of one service has carried since it was added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Traffic {
     /// Flows open now.
     pub active_connections: u64,
@@ -131,16 +131,17 @@ pub struct Explanation {
 }
 
 /// One possible choice, where more than the packet decides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Candidate {
     /// The backend.
+    #[schema(value_type = String)]
     pub backend: SocketAddr,
     /// Its slots over all slots, in percent times 100.
     pub share_basis_points: u32,
 }
 
 /// One interface that the program is attached to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct InterfaceStatus {
     /// The interface's name.
     pub name: String,
@@ -149,7 +150,7 @@ pub struct InterfaceStatus {
 }
 
 /// How full the flow table is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FlowLoad {
     /// Live entries at the last sweep.
     pub active: u64,
@@ -158,7 +159,7 @@ pub struct FlowLoad {
 }
 
 /// A counter of packet outcomes, as the kernel counted it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReasonCount {
     /// Stable name, as in the documentation and the metrics.
     pub reason: String,
@@ -176,7 +177,7 @@ pub struct Plan {
 }
 
 /// What a plan moves of one service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Move {
     /// Its name, or its virtual address where it goes.
     pub service: String,

@@ -36,7 +36,7 @@ pub enum Change {
 }
 
 /// What of a service is set; what is absent stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServiceChange {
     /// How new flows are spread.

@@ -22,7 +22,7 @@ use super::weight::Weight;
 pub struct FileError(String);
 
 /// A state as typed, in TOML or JSON.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawState {
     #[serde(default, rename = "service")]
@@ -30,7 +30,7 @@ pub struct RawState {
 }
 
 /// A service as typed: what is absent takes its default.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawService {
     name: ServiceName,
@@ -53,7 +53,7 @@ pub struct RawService {
 }
 
 /// A backend as typed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawBackend {
     /// Where requests go.

@@ -20,7 +20,7 @@ pub struct Revision {
 }
 
 /// What is told of a revision without its state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RevisionInfo {
     /// Grows with every change, not always by one.
     pub revision: u64,

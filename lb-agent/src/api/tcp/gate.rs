@@ -31,7 +31,7 @@ pub struct Gate {
 }
 
 /// What became of requests over TCP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct HttpCounts {
     /// Requests, the refused ones included.
     pub requests_total: u64,

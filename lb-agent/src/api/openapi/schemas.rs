@@ -1,0 +1,55 @@
+//! How values are described that are written as text.
+
+use serde_json::json;
+use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::model::{Checks, Endpoint, Period, ServiceName, Timestamp, Weight};
+
+/// Values that are text with a form of their own.
+macro_rules! text {
+    ($($type:ident, $description:literal, $example:literal;)*) => {
+        $(
+            impl PartialSchema for $type {
+                fn schema() -> RefOr<Schema> {
+                    ObjectBuilder::new()
+                        .schema_type(Type::String)
+                        .description(Some($description))
+                        .examples([json!($example)])
+                        .into()
+                }
+            }
+
+            impl ToSchema for $type {}
+        )*
+    };
+}
+
+text! {
+    ServiceName, "1 to 63 of the characters A-Z a-z 0-9 . _ -", "web";
+    Endpoint, "`ADDR:PORT`, or `[ADDR]:PORT` for IPv6", "10.0.0.100:80";
+    Period, "A number with its unit: ms, s, m or h", "5m";
+    Timestamp, "RFC 3339, in UTC, to the second", "2026-11-23T18:00:00Z";
+}
+
+impl PartialSchema for Weight {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(65_535)).into()
+    }
+}
+
+impl ToSchema for Weight {}
+
+/// Answered as an array of strings; taken as a string, a table, or an array of either.
+impl PartialSchema for Checks {
+    fn schema() -> RefOr<Schema> {
+        let word = || ObjectBuilder::new().schema_type(Type::String).examples([json!("tcp,interval=2s")]);
+        let table = || ObjectBuilder::new().schema_type(Type::Object);
+        let either = OneOfBuilder::new().item(word()).item(table());
+        let several = ArrayBuilder::new().items(either);
+        OneOfBuilder::new().item(word()).item(table()).item(several).into()
+    }
+}
+
+impl ToSchema for Checks {}
