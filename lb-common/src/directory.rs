@@ -35,6 +35,9 @@ pub enum Kind {
     Backend = 2,
     /// A virtual address, whatever the port: the key's port and protocol are 0. The identifier is one of its services.
     Vip = 3,
+    /// A backend's address with a protocol that it serves, whatever the port: the key's port is 0. The identifier is
+    /// one of its backend rows.
+    Host = 4,
 }
 
 /// An entry: 32 bits of hash, the kind and the identifier.
@@ -60,7 +63,8 @@ impl Entry {
         match self.0 as u32 >> 16 {
             1 => Kind::Service,
             2 => Kind::Backend,
-            _ => Kind::Vip,
+            3 => Kind::Vip,
+            _ => Kind::Host,
         }
     }
 
@@ -103,7 +107,7 @@ pub const fn hash(address: &Address, port: Be16, protocol: Protocol, key: u64) -
 pub struct Listing {
     /// Service's or backend's address.
     pub address: Address,
-    /// Its port; 0 for [`Kind::Vip`].
+    /// Its port; 0 for [`Kind::Vip`] and [`Kind::Host`].
     pub port: Be16,
     /// Its protocol; 0 for [`Kind::Vip`].
     pub protocol: Protocol,
@@ -119,12 +123,13 @@ mod build {
     use crate::hash::mix;
 
     /// Keys that are tried before a directory is called too full.
-    const ATTEMPTS: u64 = 64;
+    const ATTEMPTS: u64 = 1024;
 
     /// Builds one half of a directory and finds the key it is to be read with.
     ///
-    /// The result depends on the listings alone. `None` where no key of 64 serves: at up to one listing for
-    /// each two buckets (see [`crate::maps::directory_buckets`]) the chance of that is below 1 in 10^20.
+    /// The result depends on the listings alone. `None` where no key of 1024 serves. In a directory that is as full as
+    /// its limits allow (see [`crate::maps::directory_buckets`]), two keys of three serve at 4,096 backends and one
+    /// of 36 at 65,535, where the chance of `None` is below 1 in 10^12.
     pub fn build(listings: &[Listing], buckets: u32) -> Option<(u64, Vec<Bucket>)> {
         (0..ATTEMPTS).map(|attempt| mix(attempt, 0x6c62_2d64_6972)).find_map(|key| {
             let mut half = vec![Bucket::default(); buckets as usize];

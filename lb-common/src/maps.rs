@@ -70,9 +70,10 @@ pub const LINK_CAPACITY: u32 = 1024;
 /// Next hops, and the never-used row 0.
 pub const NEXT_HOP_CAPACITY: u32 = next_hop::CAPACITY;
 
-/// Buckets of half a directory: two for each thing that may be listed (a service lists itself and its address).
+/// Buckets of half a directory: three for each thing that may be listed. Services and backends list themselves and
+/// their addresses.
 pub const fn directory_buckets(services: u32, backends: u32) -> u32 {
-    ((services * 2 + backends) * 2).next_power_of_two()
+    ((services + backends) * 2 * 3).next_power_of_two()
 }
 
 /// Lines of the slot array: a table for each service, and two more, so that a new one can be written beside the old.

@@ -56,6 +56,7 @@ counted! {
         DropUnreachable = "drop_unreachable", "No backend, and no ICMP error is due: rate limit.";
         DropBackendDown = "drop_backend_down", "A flow's backend is gone, its service then resets, and no answer is due: rate limit, a TCP reset, or not a first fragment.";
         DropFragmentBeforeFirst = "drop_fragment_before_first", "A later fragment to a virtual address whose first was not seen.";
+        DropReplyFragmentBeforeFirst = "drop_reply_fragment_before_first", "A later fragment from a backend, of a protocol that it serves, whose first was not seen.";
         DropUdpChecksumZero = "drop_udp_checksum_zero", "UDP over IPv6 without a checksum (RFC 8200 section 8.1).";
         DropSourceInvalid = "drop_source_invalid", "A new flow whose source cannot be a client: zero, loopback, multicast.";
         DropNoRoute = "drop_no_route", "The kernel's routing table says blackhole, unreachable or prohibit.";

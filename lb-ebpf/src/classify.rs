@@ -58,6 +58,14 @@ pub fn is_vip<A: Family, T: Tables>(tables: &T, address: A::Address) -> bool {
     entry.is(Kind::Vip) && tables.service(entry.id()).is_some_and(|row| A::narrow(&row.vip) == address)
 }
 
+/// Whether an address is that of backends which serve this protocol, whatever the port.
+#[inline(always)]
+pub fn is_host<A: Family, T: Tables>(tables: &T, address: A::Address, protocol: Protocol) -> bool {
+    let Some(entry) = find::<A, T>(tables, address, Be16(0), protocol) else { return false };
+    let is_its = |row: &Backend| A::narrow(&row.address) == address && row.protocol == protocol;
+    entry.is(Kind::Host) && tables.backend(entry.id()).is_some_and(is_its)
+}
+
 /// What the directory has under a key, or under another with the same tag: the caller compares with the row.
 #[inline(always)]
 fn find<A: Family, T: Tables>(

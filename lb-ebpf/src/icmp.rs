@@ -66,7 +66,7 @@ enum Recipient {
 #[inline(always)]
 pub fn handle<A: Messages, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: &Headers<A>) -> Step<Verdict> {
     // Fragmented ICMP is the kernel's: nothing that matters here is that long.
-    let Some([kind, _]) = frame.read::<2>(ip.l4).filter(|_| ip.part == Part::Whole && ip.protocol == A::ICMP)
+    let Some([kind, _]) = frame.read::<2>(ip.l4).filter(|_| ip.part == Part::WHOLE && ip.protocol == A::ICMP)
     else {
         return Err(Verdict::Pass(Reason::PassNotOurs));
     };

@@ -7,6 +7,7 @@
 //! ```text
 //! pipeline   which of four programs has the packet, and in which order its steps come
 //! parse      frame -> headers -> packet, or why not
+//! fragments  a later fragment's ports, from its first
 //! classify   a request to a service, a reply from a backend, or not ours
 //! flows      the flow table: look-up, insertion, update
 //! tcp        what a segment does to a flow's state
@@ -25,6 +26,7 @@ pub mod classify;
 pub mod explain;
 pub mod family;
 pub mod flows;
+pub mod fragments;
 pub mod frame;
 pub mod icmp;
 pub mod link;

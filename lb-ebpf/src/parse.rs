@@ -5,7 +5,7 @@
 //! [`Plain::headers`] takes everything and says what is wrong with the rest.
 
 use lb_common::address::{Address, Be16, Be32, Protocol};
-use lb_common::fragment::{FragmentKey, Ports};
+use lb_common::fragment::Ports;
 use lb_common::reason::Reason;
 
 use crate::family::{Family, Ipv4, Ipv6};
@@ -40,14 +40,24 @@ pub struct Headers<A: Family> {
 }
 
 /// A datagram, or a part of one.
+///
+/// No `enum`: an integer can be [forgotten](Frame::forget), and the paths of the verifier that differ in it joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub struct Part(u8);
+
+impl Part {
     /// Not fragmented.
-    Whole,
+    pub const WHOLE: Self = Self(0);
     /// The first fragment, which carries the ports.
-    First,
+    pub const FIRST: Self = Self(1);
     /// A later one, which does not.
-    Later,
+    pub const LATER: Self = Self(2);
+
+    /// The same part; to the verifier it may be any.
+    #[inline(always)]
+    fn forgotten<F: Frame>(self, frame: &F) -> Self {
+        Self(frame.forget(self.0 as usize) as u8)
+    }
 }
 
 /// A TCP or UDP packet.
@@ -117,7 +127,7 @@ impl Plain for Ipv4 {
             l3,
             l4: l3 + 20,
             length,
-            part: Part::Whole,
+            part: Part::WHOLE,
             identification: 0,
         })
     }
@@ -139,11 +149,11 @@ impl Plain for Ipv4 {
         }
         let offset = u16::from_be_bytes([header[6], header[7]]);
         let part = if offset & MORE_FRAGMENTS_OR_OFFSET == 0 {
-            Part::Whole
+            Part::WHOLE
         } else if offset & FRAGMENT_OFFSET == 0 {
-            Part::First
+            Part::FIRST
         } else {
-            Part::Later
+            Part::LATER
         };
         Ok(Headers {
             source: Be32::from_wire([header[12], header[13], header[14], header[15]]),
@@ -154,7 +164,7 @@ impl Plain for Ipv4 {
             l3,
             l4: frame.forget(l3 + header_length),
             length,
-            part,
+            part: part.forgotten(frame),
             identification: u16::from_ne_bytes([header[4], header[5]]) as u32,
         })
     }
@@ -192,7 +202,7 @@ impl Plain for Ipv6 {
             Ok(end) => {
                 headers.protocol = end.protocol;
                 headers.l4 = end.at;
-                headers.part = end.part;
+                headers.part = end.part.forgotten(frame);
                 headers.identification = end.identification;
                 if headers.l4 > l3 + headers.length as usize {
                     return Err(broken(Reason::DropMalformed));
@@ -220,26 +230,35 @@ fn fixed_header(header: &[u8; 40], l3: usize, payload: u16) -> Headers<Ipv6> {
         l3,
         l4: l3 + 40,
         length: payload.wrapping_add(40),
-        part: Part::Whole,
+        part: Part::WHOLE,
         identification: 0,
     }
 }
 
 /// Where a chain of extension headers ends.
-struct ChainEnd {
-    protocol: Protocol,
-    at: usize,
-    part: Part,
-    identification: u32,
+pub struct ChainEnd {
+    /// What the last header announces.
+    pub protocol: Protocol,
+    /// Where that starts in the frame.
+    pub at: usize,
+    /// Which part of its datagram the packet is.
+    pub part: Part,
+    /// Which datagram, as on the wire; 0 for a whole one.
+    pub identification: u32,
 }
 
 /// Extension headers that are walked at most. RFC 8200 section 4.1 recommends an order in which each comes once: five.
-const MAX_EXTENSIONS: usize = 6;
+pub const MAX_EXTENSIONS: usize = 6;
 
 /// Walks hop-by-hop options, routing, fragment and destination options headers (RFC 8200 section 4).
+///
+/// # Errors
+///
+/// [`Reason::DropTruncated`] where the frame ends within them, [`Reason::DropMalformed`] where there are more than
+/// [`MAX_EXTENSIONS`].
 #[inline(always)]
-fn extensions<F: Frame>(frame: &F, at: usize, first: Protocol) -> Result<ChainEnd, Reason> {
-    let mut end = ChainEnd { protocol: first, at, part: Part::Whole, identification: 0 };
+pub fn extensions<F: Frame>(frame: &F, at: usize, first: Protocol) -> Result<ChainEnd, Reason> {
+    let mut end = ChainEnd { protocol: first, at, part: Part::WHOLE, identification: 0 };
     for _ in 0..MAX_EXTENSIONS {
         let is_fragment = match end.protocol.0 {
             0 | 43 | 60 => false,
@@ -255,11 +274,11 @@ fn extensions<F: Frame>(frame: &F, at: usize, first: Protocol) -> Result<ChainEn
             end.at += 8;
             end.identification = u32::from_ne_bytes([i0, i1, i2, i3]);
             if offset & 0xfff8 != 0 {
-                end.part = Part::Later;
+                end.part = Part::LATER;
                 return Ok(end);
             }
             // Neither an offset nor more to come: an "atomic" fragment is whole (RFC 6946).
-            end.part = if offset & 1 != 0 { Part::First } else { Part::Whole };
+            end.part = if offset & 1 != 0 { Part::FIRST } else { Part::WHOLE };
         } else {
             end.at += (length as usize + 1) * 8;
         }
@@ -313,19 +332,6 @@ impl<A: Family> Packet<A> {
             segment: Segment::NONE,
             has_transport: false,
             unchecked: false,
-        }
-    }
-}
-
-impl<A: Family> Headers<A> {
-    /// What its fragments have in common.
-    #[inline(always)]
-    pub fn fragment_key(&self) -> FragmentKey {
-        FragmentKey {
-            source: A::widen(self.source),
-            destination: A::widen(self.destination),
-            identification: self.identification,
-            protocol: self.protocol.0 as u32,
         }
     }
 }

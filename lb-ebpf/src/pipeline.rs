@@ -7,7 +7,6 @@
 //!     balance_reject  answers of our own, from the frame as it came in
 //! ```
 
-use lb_common::fragment::Ports;
 use lb_common::reason::Reason;
 
 use crate::family::{Family, Ipv4, Ipv6};
@@ -17,7 +16,7 @@ use crate::parse::{self, Broken, Headers, Packet, Part, Plain};
 use crate::reject::Answering;
 use crate::tables::Tables;
 use crate::verdict::{Stage, Step, Verdict};
-use crate::{classify, icmp, link, reject, reply, request};
+use crate::{classify, fragments, icmp, link, reject, reply, request};
 
 /// Moves one frame from the wire to a backend or a client, or says why not. The XDP entry.
 #[inline(always)]
@@ -92,28 +91,13 @@ fn slow_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) 
     if !parse::is_balanced(ip.protocol) {
         return Err(Verdict::Pass(Reason::PassNotOurs));
     }
-    let packet = match ip.part {
-        Part::Later => match tables.fragment(&ip.fragment_key()) {
-            Some(ports) => Packet::later_fragment(ip, ports),
-            None if classify::is_vip::<A, T>(tables, ip.destination) => {
-                return Err(Verdict::Drop(Reason::DropFragmentBeforeFirst));
-            }
-            None => return Err(Verdict::Pass(Reason::PassNotOurs)),
-        },
-        Part::First | Part::Whole => match Packet::read(frame, ip) {
-            Some(packet) => packet,
-            None => {
-                return Err(broken(
-                    tables,
-                    Broken::<A> { destination: Some(ip.destination), reason: Reason::DropTruncated },
-                ));
-            }
-        },
+    let packet = if ip.part == Part::LATER {
+        Packet::later_fragment(ip, fragments::ports(frame, tables, &ip)?)
+    } else {
+        let cut_off = Broken::<A> { destination: Some(ip.destination), reason: Reason::DropTruncated };
+        Packet::read(frame, ip).ok_or_else(|| broken(tables, cut_off))?
     };
-    // Whatever its port: without the first, the later fragments of a datagram to the host itself would be taken for ours.
-    if ip.part == Part::First && classify::is_vip::<A, T>(tables, ip.destination) {
-        remember_first_fragment(tables, &packet);
-    }
+    fragments::remember(frame, tables, &packet);
     steer::<A, F, T>(frame, tables, &packet)
 }
 
@@ -142,18 +126,9 @@ fn steer<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Pack
         return request::forward(frame, tables, settings, packet, &service);
     }
     if let Some(backend) = classify::endpoint::<A, T>(tables, ip.source, packet.source_port, ip.protocol) {
-        if ip.part == Part::First {
-            remember_first_fragment(tables, packet);
-        }
         return reply::forward(frame, tables, settings, packet, backend);
     }
     Err(Verdict::Pass(Reason::PassNotOurs))
-}
-
-#[inline(always)]
-fn remember_first_fragment<A: Plain, T: Tables>(tables: &T, packet: &Packet<A>) {
-    let ports = Ports { source: packet.source_port, destination: packet.destination_port };
-    tables.remember_fragment(&packet.ip.fragment_key(), ports);
 }
 
 /// ICMP: echo to a virtual address, errors about our packets.

@@ -133,7 +133,7 @@ pub fn answer<A: Answering, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: 
     let rejection = Rejection::from_word(tables.icmp_budget().ok_or(Verdict::INTERNAL)?.pending.load());
     let (_, not_due) = rejection.reasons();
     // RFC 1122 section 3.2.2: no error about any fragment but the first, none to a source that is not one host.
-    if ip.part == Part::Later || !A::is_unicast(ip.source) {
+    if ip.part == Part::LATER || !A::is_unicast(ip.source) {
         return Err(Verdict::Drop(not_due));
     }
     let packet = Packet::read(frame, ip).ok_or(Verdict::INTERNAL)?;

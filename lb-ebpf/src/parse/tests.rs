@@ -43,7 +43,7 @@ fn a_chain_of_extension_headers_is_walked_to_its_end() {
     let chain = [extension(60, 8), extension(43, 24), extension(TCP, 16), vec![0; 20]].concat();
     let headers = parsed(&ipv6(0, &chain)).unwrap();
     assert_eq!((headers.protocol, headers.l4), (Protocol::TCP, L3 + 40 + 48));
-    assert_eq!((headers.part, headers.length), (Part::Whole, 40 + 68));
+    assert_eq!((headers.part, headers.length), (Part::WHOLE, 40 + 68));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_chain_has_six_links_at_most() {
 #[test]
 fn fragment_headers_tell_whole_first_and_later_apart() {
     for (offset_and_flags, part) in
-        [(0, Part::Whole), (1, Part::First), (8, Part::Later), (0xfff9, Part::Later), (0b110, Part::Whole)]
+        [(0, Part::WHOLE), (1, Part::FIRST), (8, Part::LATER), (0xfff9, Part::LATER), (0b110, Part::WHOLE)]
     {
         let packet = [fragment(TCP, offset_and_flags), vec![0; 20]].concat();
         let headers = parsed(&ipv6(44, &packet)).unwrap();
@@ -75,7 +75,7 @@ fn what_follows_a_later_fragment_is_not_walked() {
     // The bytes after it are the middle of a datagram, whatever they look like.
     let packet = [fragment(0, 0x50), vec![0xff; 20]].concat();
     let headers = parsed(&ipv6(44, &packet)).unwrap();
-    assert_eq!((headers.part, headers.protocol), (Part::Later, Protocol(0)));
+    assert_eq!((headers.part, headers.protocol), (Part::LATER, Protocol(0)));
 }
 
 #[test]

@@ -132,6 +132,7 @@ impl Balancer {
                 let endpoint = (address, Be16::new(BACKEND_PORT));
                 backends.write(row.into(), Backend::new(id, vip, endpoint, Protocol::TCP))?;
                 listings.push(listing(endpoint, Protocol::TCP, Kind::Backend, row));
+                listings.push(listing((address, Be16(0)), Protocol::TCP, Kind::Host, row));
             }
             self.write_slots(family)?;
         }

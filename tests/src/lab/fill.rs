@@ -153,6 +153,7 @@ impl Rows<'_> {
         }
         for (row, id) in self.backends.iter().zip(0..).filter(|(row, _)| row.service != 0) {
             list(row.address, row.port, row.protocol, Kind::Backend, id);
+            list(row.address, Be16(0), row.protocol, Kind::Host, id);
         }
         let buckets = self.directory.len() / directory::HALVES as usize;
         let (key, half) = directory::build(&listings, buckets as u32).expect("room for every listing");

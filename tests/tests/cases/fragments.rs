@@ -1,7 +1,7 @@
 //! Fragments of a datagram go where its first goes.
 
 use lb_common::reason::{Event, Reason};
-use lb_tests::lab::{FAMILIES, LAN_INDEX, Lab, V4, V6, WAN_INDEX};
+use lb_tests::lab::{Backend, FAMILIES, LAN_INDEX, Lab, Service, V4, V6, WAN_INDEX};
 use lb_tests::packet::Extension;
 
 /// A datagram that takes three fragments.
@@ -55,6 +55,80 @@ fn a_fragment_that_comes_before_its_first_is_dropped_and_counted() {
         lb.receive(&fragment(2, 0));
         let run = lb.receive(&fragment(1, 2));
         run.assert_dropped().assert_counted(Reason::DropFragmentBeforeFirst, []);
+    }
+}
+
+#[test]
+fn a_reply_s_fragment_that_comes_before_its_first_is_dropped_and_counted() {
+    for hosts in FAMILIES {
+        let mut lb = balancer!(Lab::web(hosts));
+        lb.receive(&hosts.to_vip().udp(5000, 80));
+        let fragment = |identification, part: usize| {
+            let answer = hosts.from_backend().udp(8080, 5000).payload(long());
+            answer.fragment(identification, PARTS[part].clone())
+        };
+        let run = lb.receive(&fragment(1, 1));
+        run.assert_dropped().assert_counted(Reason::DropReplyFragmentBeforeFirst, []);
+        // Another datagram's first does not help.
+        lb.receive(&fragment(2, 0));
+        let run = lb.receive(&fragment(1, 2));
+        run.assert_dropped().assert_counted(Reason::DropReplyFragmentBeforeFirst, []);
+        let run = lb.receive(&fragment(2, 2));
+        run.assert_counted(Reason::ReplyForwarded, []);
+    }
+}
+
+#[test]
+fn fragments_of_a_backend_s_own_datagrams_pass_all() {
+    for hosts in FAMILIES {
+        let mut lb = balancer!(Lab::web(hosts));
+        for part in PARTS {
+            let own = hosts.from_backend().to(hosts.stranger).udp(53, 53).payload(long());
+            let run = lb.receive(&own.fragment(3, part.clone()));
+            run.assert_untouched().assert_counted(Reason::PassNotOurs, []);
+            // From the very port that it serves, but of no flow.
+            let own = hosts.from_backend().udp(8080, 9).payload(long());
+            let run = lb.receive(&own.fragment(4, part));
+            run.assert_untouched().assert_counted(Reason::PassReplyWithoutFlow, []);
+        }
+    }
+}
+
+#[test]
+fn later_fragments_from_a_backend_of_what_it_does_not_serve_pass_without_their_first() {
+    for hosts in FAMILIES {
+        let backend = || Backend::at(hosts.backends[0], 8080);
+        let [tcp, udp] =
+            [Service::tcp, Service::udp].map(|service| service(hosts.vip, 80).backend(backend()));
+        let mut lb = balancer!(Lab::new().service(tcp));
+        let backup =
+            hosts.from_backend().to(hosts.stranger).udp(9, 9).payload(long()).fragment(5, 1400..2800);
+        lb.receive(&backup).assert_untouched().assert_counted(Reason::PassNotOurs, []);
+        let tunnel = hosts.from_backend().protocol(47).payload(long()).fragment(6, 1400..2800);
+        lb.receive(&tunnel).assert_untouched().assert_counted(Reason::PassNotOurs, []);
+        let reply = hosts.from_backend().tcp(8080, 5000).ack(1).payload(long()).fragment(8, 1400..2800);
+        lb.receive(&reply).assert_dropped().assert_counted(Reason::DropReplyFragmentBeforeFirst, []);
+        // To a backend there is nothing to translate.
+        let query = hosts.to_backend().to(hosts.backends[0]).tcp(5000, 8080).payload(long());
+        let run = lb.receive(&query.fragment(7, 1400..2800));
+        run.assert_untouched().assert_counted(Reason::PassNotOurs, []);
+        lb.configure(&Lab::new().service(udp));
+        lb.receive(&backup).assert_counted(Reason::DropReplyFragmentBeforeFirst, []);
+    }
+}
+
+#[test]
+fn a_backend_of_several_services_is_known_by_its_address_whichever_goes() {
+    for hosts in FAMILIES {
+        let service =
+            |port, backend| Service::udp(hosts.vip, port).backend(Backend::at(hosts.backends[0], backend));
+        let reply = |port| hosts.from_backend().udp(port, 5000).payload(long()).fragment(8, 1400..2800);
+        let mut lb = balancer!(Lab::new().service(service(80, 8080)).service(service(81, 8081)));
+        lb.receive(&reply(8081)).assert_counted(Reason::DropReplyFragmentBeforeFirst, []);
+        lb.configure(&Lab::new().service(service(81, 8081)));
+        lb.receive(&reply(8081)).assert_counted(Reason::DropReplyFragmentBeforeFirst, []);
+        lb.configure(&Lab::new());
+        lb.receive(&reply(8081)).assert_untouched().assert_counted(Reason::PassNotOurs, []);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the directory lists: services, their addresses, and the first backend row of each endpoint.
+//! What the directory lists: services and backends' endpoints, and the addresses of either.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,8 +25,12 @@ pub(crate) fn half(
         }
     }
     let mut first: BTreeMap<Endpoint, u16> = BTreeMap::new();
+    let mut hosts: BTreeMap<Endpoint, u16> = BTreeMap::new();
     for (id, endpoint) in backends {
-        first.entry(endpoint).and_modify(|first| *first = id.min(*first)).or_insert(id);
+        let host = Endpoint { port: Be16(0), ..endpoint };
+        for (key, lowest) in [(endpoint, &mut first), (host, &mut hosts)] {
+            lowest.entry(key).and_modify(|lowest| *lowest = id.min(*lowest)).or_insert(id);
+        }
     }
     if let Some(clash) = first.keys().find(|endpoint| services.contains_key(endpoint)) {
         anyhow::bail!(
@@ -34,6 +38,7 @@ pub(crate) fn half(
         );
     }
     listings.extend(first.iter().map(|(endpoint, &id)| listing(endpoint, Kind::Backend, id)));
+    listings.extend(hosts.iter().map(|(host, &id)| listing(host, Kind::Host, id)));
     let entries = listings.len();
     let (key, buckets) = build(&listings, buckets).ok_or_else(|| {
         anyhow::anyhow!(

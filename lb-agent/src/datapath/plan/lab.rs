@@ -180,6 +180,10 @@ impl Lab {
                 let row = &self.arrays.backends[usize::from(entry.id())];
                 hash(&row.address, row.port, row.protocol, key)
             }
+            Kind::Host => {
+                let row = &self.arrays.backends[usize::from(entry.id())];
+                hash(&row.address, Default::default(), row.protocol, key)
+            }
         };
         assert!(entry.matches(hash), "{entry:?}");
     }
@@ -229,6 +233,8 @@ impl Lab {
                     (backend.serving, row_weight(backend))
                 );
                 assert!(self.chain(id).contains(&id));
+                let host = Endpoint { port: Default::default(), ..endpoint };
+                assert!(self.find(&host, Kind::Host).is_some(), "{endpoint}'s address is not listed");
                 let weight = if backend.serving { backend.weight } else { 0 };
                 members.push(Member { address: endpoint.address, port: endpoint.port, weight, id });
                 rows += 1;

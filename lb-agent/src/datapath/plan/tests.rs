@@ -35,7 +35,7 @@ fn the_first_service_comes_up_in_order() {
             "backend 10.0.1.2:80 of service 10.0.0.100:80: added with weight 1",
             "service 10.0.0.100:80 (10.0.0.100:80/tcp): added",
             "service 10.0.0.100:80: 61 slots built as maglev over 2 backends",
-            "directory: 4 entries",
+            "directory: 6 entries",
             "address 10.0.0.100: added to this host and announced",
         ]
     );
