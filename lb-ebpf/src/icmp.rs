@@ -17,7 +17,7 @@ use crate::flows::{self, Lookup};
 use crate::frame::Frame;
 use crate::link::{self, LinkHeader};
 use crate::next_hops::{self, Kind, Way};
-use crate::parse::{Headers, Part, is_balanced};
+use crate::parse::{self, Headers, Part, is_balanced};
 use crate::reply::{self, Owner};
 use crate::select::{self, Selection};
 use crate::send::out;
@@ -37,7 +37,8 @@ pub trait Messages: Family + Sized {
 
     /// Whether a message of this type quotes a packet.
     fn is_error(kind: u8) -> bool;
-    /// Protocol and offset of the transport header in the quote at `at`.
+    /// Protocol and offset of the transport header in the quote at `at`; `None` where it has none: a later fragment's
+    /// quote names no ports.
     fn quoted_transport<F: Frame>(frame: &F, at: usize) -> Option<(Protocol, usize)>;
     /// Turns an IP header around, with a fresh TTL.
     fn turn<F: Frame>(frame: &mut F, ip: &Headers<Self>) -> Option<()>;
@@ -340,7 +341,8 @@ impl Messages for Ipv6 {
     #[inline(always)]
     fn quoted_transport<F: Frame>(frame: &F, at: usize) -> Option<(Protocol, usize)> {
         let header = frame.read::<40>(at)?;
-        (header[0] >> 4 == 6).then_some((Protocol(header[6]), at + 40))
+        let end = parse::extensions(frame, at + 40, Protocol(header[6])).ok()?;
+        (header[0] >> 4 == 6 && end.part != Part::LATER).then_some((end.protocol, end.at))
     }
 
     #[inline(always)]

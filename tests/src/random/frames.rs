@@ -203,8 +203,25 @@ fn quoting(random: &mut Random, error: Packet, sent: &Packet) -> Packet {
         1 => error.time_exceeded(),
         _ => error.port_unreachable(),
     };
+    let sent = match random.below(8) {
+        0 => {
+            let start = random.pick(&[0, 0, 64]);
+            sent.clone().fragment(random.below(12) as u32, start..start + 64)
+        }
+        1 => sent.clone().extension(any_extension(random)).extension(any_extension(random)),
+        _ => sent.clone(),
+    };
     let length = random.pick(&[28, 48, 60, 100, 500, 1600]);
-    error.quoting(sent, length)
+    error.quoting(&sent, length)
+}
+
+fn any_extension(random: &mut Random) -> Extension {
+    random.pick(&[
+        Extension::HopByHop(0),
+        Extension::DestinationOptions(1),
+        Extension::Routing(0),
+        Extension::AtomicFragment(3),
+    ])
 }
 
 fn echo(random: &mut Random, hosts: &Hosts) -> Packet {
@@ -244,12 +261,7 @@ fn decorate(random: &mut Random, hosts: &Hosts, mut frame: Packet) -> Packet {
         frame = frame.options(&[1; 8]);
     }
     if hosts.is_v6() && random.once_in(10) {
-        frame = frame.extension(random.pick(&[
-            Extension::HopByHop(0),
-            Extension::DestinationOptions(1),
-            Extension::Routing(0),
-            Extension::AtomicFragment(3),
-        ]));
+        frame = frame.extension(any_extension(random));
     }
     if random.once_in(10) {
         let start = random.pick(&[0, 0, 8, 16, 1200]);

@@ -136,6 +136,113 @@ fn a_quote_with_ip_options_is_translated_behind_them() {
     run.assert_redirected(LAN_INDEX, &V4.to_backend().from(V4.router).too_big(1280).quoting(&known, 9999));
 }
 
+/// What may stand between an IPv6 header and the transport header.
+const CHAINS: [&[Extension]; 4] = [
+    &[Extension::HopByHop(0)],
+    &[Extension::DestinationOptions(2), Extension::Routing(1)],
+    &[Extension::AtomicFragment(7)],
+    &[
+        Extension::HopByHop(1),
+        Extension::DestinationOptions(0),
+        Extension::Routing(0),
+        Extension::AtomicFragment(9),
+        Extension::DestinationOptions(0),
+    ],
+];
+
+fn behind(packet: Packet, chain: &[Extension]) -> Packet {
+    chain.iter().fold(packet, |packet, &extension| packet.extension(extension))
+}
+
+/// Bytes that a chain takes.
+fn length_of(chain: &[Extension]) -> usize {
+    behind(packet().ip(V6.client, V6.vip).protocol(59), chain).ip_bytes().len() - V6.header
+}
+
+#[test]
+fn a_quote_with_extension_headers_is_translated_behind_them() {
+    for (service, transport) in TRANSPORTS {
+        for chain in CHAINS {
+            let mut lb = balancer!(Lab::web(V6));
+            lb.plant((V6.client, 40_000), service, service, State::ESTABLISHED, 0);
+            for length in lengths(&V6).map(|length| length + length_of(chain)) {
+                let sent = transport(behind(V6.from_vip(), chain), 80, 40_000);
+                let known = transport(behind(V6.from_backend().ttl(63), chain), 8080, 40_000);
+                let run = lb.receive(&from_router_to_vip(&V6).too_big(1280).quoting(&sent, length));
+                let expected = V6.to_backend().from(V6.router).too_big(1280).quoting(&known, length);
+                run.assert_redirected(LAN_INDEX, &expected);
+
+                let sent = transport(behind(V6.to_backend(), chain), 40_000, 8080);
+                let known = transport(behind(V6.to_vip().ttl(63), chain), 40_000, 80);
+                let run = lb.receive(&from_router_to_client(&V6).time_exceeded().quoting(&sent, length));
+                let expected = V6.from_vip().from(V6.router).time_exceeded().quoting(&known, length);
+                run.assert_redirected(WAN_INDEX, &expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_quoted_first_fragment_is_translated() {
+    for hosts in FAMILIES {
+        for (service, transport) in TRANSPORTS {
+            let mut lb = balancer!(Lab::web(hosts));
+            lb.plant((hosts.client, 40_000), service, service, State::ESTABLISHED, 0);
+            let fragment =
+                |packet, ports: (u16, u16)| transport(packet, ports.0, ports.1).fragment(9, 0..200);
+            let sent = fragment(hosts.from_vip(), (80, 40_000));
+            let known = fragment(hosts.from_backend().ttl(63), (8080, 40_000));
+            let run = lb.receive(&from_router_to_vip(&hosts).too_big(1280).quoting(&sent, 9999));
+            let expected = hosts.to_backend().from(hosts.router).too_big(1280).quoting(&known, 9999);
+            run.assert_redirected(LAN_INDEX, &expected).assert_counted(Reason::IcmpToBackend, []);
+
+            let sent = fragment(hosts.to_backend(), (40_000, 8080));
+            let known = fragment(hosts.to_vip().ttl(63), (40_000, 80));
+            let run = lb.receive(&from_router_to_client(&hosts).time_exceeded().quoting(&sent, 9999));
+            let expected = hosts.from_vip().from(hosts.router).time_exceeded().quoting(&known, 9999);
+            run.assert_redirected(WAN_INDEX, &expected);
+        }
+    }
+}
+
+#[test]
+fn a_quoted_later_fragment_says_nothing_of_its_flow() {
+    for hosts in FAMILIES {
+        let mut lb = balancer!(Lab::web(hosts));
+        lb.plant((hosts.client, 40_000), 2, 2, State::DATAGRAM, 0);
+        let part = hosts.from_vip().udp(80, 40_000).payload([9; 900]).fragment(9, 400..800);
+        let run = lb.receive(&from_router_to_vip(&hosts).too_big(1280).quoting(&part, 9999));
+        run.assert_untouched().assert_counted(Reason::PassIcmpWithoutFlow, []);
+        // Its payload looks like the ports of the flow.
+        let ports: Vec<u8> = [80_u16, 40_000].iter().flat_map(|port| port.to_be_bytes()).collect();
+        let part = hosts.from_vip().udp(80, 40_000).payload(ports.repeat(200)).fragment(9, 400..800);
+        let run = lb.receive(&from_router_to_vip(&hosts).too_big(1280).quoting(&part, 9999));
+        run.assert_untouched().assert_counted(Reason::PassIcmpWithoutFlow, []);
+    }
+}
+
+#[test]
+fn a_quote_whose_extension_headers_do_not_end_is_nobody_s() {
+    let mut lb = balancer!(Lab::web(V6));
+    lb.plant((V6.client, 40_000), 1, 1, State::ESTABLISHED, 0);
+    let chain = CHAINS[3];
+    let sent = behind(V6.from_vip(), chain).tcp(80, 40_000).ack(1);
+    for bytes in 0..length_of(chain) + 4 {
+        let run = lb.receive(&from_router_to_vip(&V6).too_big(1280).quoting(&sent, V6.header + bytes));
+        run.assert_untouched().assert_counted(Reason::PassIcmpWithoutFlow, []);
+    }
+    // The ports stand behind the end of the packet, in the frame's padding.
+    let error = from_router_to_vip(&V6).too_big(1280).quoting(&sent, V6.header + length_of(chain));
+    let mut padded = error.bytes();
+    padded.extend(sent.ip_bytes().split_off(V6.header + length_of(chain)));
+    let run = lb.receive_bytes(&padded);
+    run.assert_untouched().assert_counted(Reason::PassIcmpWithoutFlow, []);
+    // More of them than anybody sends.
+    let sent = behind(V6.from_vip(), &[Extension::DestinationOptions(0); 7]).tcp(80, 40_000).ack(1);
+    let run = lb.receive(&from_router_to_vip(&V6).too_big(1280).quoting(&sent, 9999));
+    run.assert_untouched().assert_counted(Reason::PassIcmpWithoutFlow, []);
+}
+
 #[test]
 fn an_error_that_quotes_no_flow_of_ours_passes() {
     for hosts in FAMILIES {
