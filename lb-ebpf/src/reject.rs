@@ -49,24 +49,56 @@ impl Rejection {
         }
     }
 
-    /// Counted when the answer is sent, and when none is due.
-    const fn reasons(self) -> (Reason, Reason) {
+    /// How it is answered: the one table of all answers.
+    const fn answer(self) -> Answer {
         match self {
-            Self::TimeExceeded => (Reason::TimeExceeded, Reason::DropTimeExceeded),
-            Self::TooBig(_) => (Reason::TooBig, Reason::DropTooBig),
-            Self::NoBackend => (Reason::UnreachableNoBackend, Reason::DropUnreachable),
-            Self::BackendDown => (Reason::UnreachableBackendDown, Reason::DropBackendDown),
+            Self::TimeExceeded => Answer {
+                icmp: (11, 0),
+                icmpv6: (3, 0),
+                error: (Reason::TimeExceeded, Reason::DropTimeExceeded),
+                reset: None,
+            },
+            Self::TooBig(_) => Answer {
+                icmp: (3, 4),
+                icmpv6: (2, 0),
+                error: (Reason::TooBig, Reason::DropTooBig),
+                reset: None,
+            },
+            Self::NoBackend => Answer {
+                icmp: (3, 3),
+                icmpv6: (1, 4),
+                error: (Reason::UnreachableNoBackend, Reason::DropUnreachable),
+                reset: Some((Reason::ResetNoBackend, Reason::DropNoBackend)),
+            },
+            Self::BackendDown => Answer {
+                icmp: (3, 3),
+                icmpv6: (1, 4),
+                error: (Reason::UnreachableBackendDown, Reason::DropBackendDown),
+                reset: Some((Reason::ResetBackendDown, Reason::DropBackendDown)),
+            },
         }
     }
 
-    /// Counted when TCP is answered with a reset, and when it is one itself; `None` where TCP gets an ICMP error too.
-    const fn reset_reasons(self) -> Option<(Reason, Reason)> {
+    /// The second word of the error: the MTU in "too big" (RFC 1191 section 4, RFC 4443 section 3.2), or zero.
+    const fn rest(self) -> u32 {
         match self {
-            Self::NoBackend => Some((Reason::ResetNoBackend, Reason::DropNoBackend)),
-            Self::BackendDown => Some((Reason::ResetBackendDown, Reason::DropBackendDown)),
-            _ => None,
+            Self::TooBig(mtu) => mtu as u32,
+            _ => 0,
         }
     }
+}
+
+/// What a rejection is to the sender and to the counters.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// Type and code of the error in ICMP (RFC 792; RFC 1191 section 4).
+    icmp: (u8, u8),
+    /// Type and code of the error in ICMPv6 (RFC 4443 section 3).
+    icmpv6: (u8, u8),
+    /// Counted when the error is sent, and when none is due.
+    error: (Reason, Reason),
+    /// Counted when TCP is answered with a reset, and when it is one itself; `None` where TCP gets an ICMP error too.
+    reset: Option<(Reason, Reason)>,
 }
 
 /// Notes what is to be answered, and defers to the stage that does.
@@ -88,17 +120,6 @@ const TCP_HEADER: usize = 20;
 /// Bytes of an ICMP error before its quote.
 const ICMP_HEADER: usize = 8;
 
-/// What an ICMP error says.
-#[derive(Clone, Copy, Debug)]
-pub struct Message {
-    /// Type.
-    pub kind: u8,
-    /// Code.
-    pub code: u8,
-    /// The second word: the MTU in "too big" (RFC 1191 section 4, RFC 4443 section 3.2), or zero.
-    pub rest: u32,
-}
-
 /// A family in which answers can be written.
 pub trait Answering: Family + Sized {
     /// Bytes of the rejected packet that an error quotes at most.
@@ -114,8 +135,8 @@ pub trait Answering: Family + Sized {
     ) -> Option<()>;
     /// The sum of the pseudo-header (RFC 9293 section 3.1; RFC 8200 section 8.1).
     fn pseudo_sum(ends: &Ends<Self>, protocol: Protocol, payload: u16) -> u64;
-    /// The ICMP form of a rejection.
-    fn message(rejection: Rejection) -> Message;
+    /// Type and code of the error.
+    fn message(answer: Answer) -> (u8, u8);
 }
 
 /// Where an answer comes from and goes to.
@@ -131,7 +152,7 @@ pub struct Ends<A: Family> {
 #[inline(always)]
 pub fn answer<A: Answering, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: Headers<A>) -> Step<Verdict> {
     let rejection = Rejection::from_word(tables.icmp_budget().ok_or(Verdict::INTERNAL)?.pending.load());
-    let (_, not_due) = rejection.reasons();
+    let (_, not_due) = rejection.answer().error;
     // RFC 1122 section 3.2.2: no error about any fragment but the first, none to a source that is not one host.
     if ip.part == Part::LATER || !A::is_unicast(ip.source) {
         return Err(Verdict::Drop(not_due));
@@ -142,7 +163,7 @@ pub fn answer<A: Answering, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: 
         destination: ip.source,
     };
     if ip.protocol == Protocol::TCP
-        && let Some((answered, is_reset)) = rejection.reset_reasons()
+        && let Some((answered, is_reset)) = rejection.answer().reset
     {
         if packet.segment.is_reset() {
             return Err(Verdict::Drop(is_reset));
@@ -227,7 +248,7 @@ fn error<A: Answering, F: Frame>(
     ends: &Ends<A>,
     rejection: Rejection,
 ) -> Option<Verdict> {
-    let message = A::message(rejection);
+    let (kind, code) = A::message(rejection.answer());
     let quote = ip.length.min(A::MAX_QUOTE) & !3;
     let link = LinkHeader::read(frame, ip.l3, A::ETHERTYPE)?.answered();
     frame.move_end((ip.l3 + quote as usize) as i32 - frame.length() as i32)?;
@@ -237,8 +258,8 @@ fn error<A: Answering, F: Frame>(
     A::write_header(frame, ip.l3, ends, A::ICMP, payload)?;
 
     let at = ip.l3 + A::HEADER;
-    let [r0, r1, r2, r3] = message.rest.to_be_bytes();
-    frame.write(at, [message.kind, message.code, 0, 0, r0, r1, r2, r3])?;
+    let [r0, r1, r2, r3] = rejection.rest().to_be_bytes();
+    frame.write(at, [kind, code, 0, 0, r0, r1, r2, r3])?;
     // The compiler knows that no message is longer than that, and would leave the loop's own bound out; the verifier of
     // Linux 6.1 does not know it, and would follow the loop through frames of any length.
     let length = frame.forget(payload as usize);
@@ -247,7 +268,7 @@ fn error<A: Answering, F: Frame>(
         total += A::pseudo_sum(ends, A::ICMP, payload);
     }
     frame.write(at + 2, (!fold(total)).to_ne_bytes())?;
-    Some(Verdict::Transmit(rejection.reasons().0))
+    Some(Verdict::Transmit(rejection.answer().error.0))
 }
 
 /// Words of the longest error: an ICMPv6 header and its quote.
@@ -305,13 +326,8 @@ impl Answering for Ipv4 {
     }
 
     #[inline(always)]
-    fn message(rejection: Rejection) -> Message {
-        let (kind, code, rest) = match rejection {
-            Rejection::TimeExceeded => (11, 0, 0),
-            Rejection::TooBig(mtu) => (3, 4, mtu as u32),
-            Rejection::NoBackend | Rejection::BackendDown => (3, 3, 0),
-        };
-        Message { kind, code, rest }
+    fn message(answer: Answer) -> (u8, u8) {
+        answer.icmp
     }
 }
 
@@ -347,12 +363,7 @@ impl Answering for Ipv6 {
     }
 
     #[inline(always)]
-    fn message(rejection: Rejection) -> Message {
-        let (kind, code, rest) = match rejection {
-            Rejection::TimeExceeded => (3, 0, 0),
-            Rejection::TooBig(mtu) => (2, 0, mtu as u32),
-            Rejection::NoBackend | Rejection::BackendDown => (1, 4, 0),
-        };
-        Message { kind, code, rest }
+    fn message(answer: Answer) -> (u8, u8) {
+        answer.icmpv6
     }
 }
