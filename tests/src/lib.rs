@@ -8,6 +8,7 @@ pub mod address;
 pub mod agent;
 pub mod balancer;
 pub mod bench;
+mod bpf;
 pub mod bulk;
 pub mod checksum_errors;
 pub mod demo;

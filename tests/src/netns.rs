@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
 
 use crate::process;
 
@@ -118,6 +119,16 @@ impl Namespace {
         let text = self.run(|| std::fs::read_to_string(&path));
         let text = text.with_context(|| format!("cannot read {key} in namespace {}", self.name))?;
         Ok(text.trim().to_owned())
+    }
+
+    /// The identifier of the XDP program on an interface, if there is one; by netlink: `ip` prints it with the link.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn xdp_program(&self, interface: &str) -> Result<Option<u32>> {
+        let link = self.must(&["ip", "-j", "link", "show", "dev", interface], IP_TIMEOUT)?;
+        let link: Value = serde_json::from_str(&link).with_context(|| format!("not JSON: {link}"))?;
+        Ok(link[0]["xdp"]["prog"]["id"].as_u64().map(|id| id as u32))
     }
 
     /// Runs `work` on a thread inside the namespace and returns its result.

@@ -3,13 +3,13 @@
 use anyhow::{Result, ensure};
 use lb_common::reason::Reason;
 
-use super::bpf::verdict;
 use super::establish;
 use super::lane::{Bench, Expected, Lane};
 use super::reference::{self, LruTable};
 use super::report::Case;
 use super::statistics::net;
 use super::traffic::{Family, Path, Segment, Traffic};
+use crate::bpf::verdict;
 
 /// Packets of a timed run. Few calls with many packets: each call with more than one waits for a grace period.
 const PACKETS: u32 = 1_000_000;

@@ -8,10 +8,10 @@ use lb_common::reason::Reason;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::balancer::Balancer;
-use super::bpf::{self, verdict};
 use super::report::Case;
 use super::source::{Feed, Source};
 use super::traffic::{Path, Traffic};
+use crate::bpf::{self, verdict};
 
 /// Packets that are sent one by one, each verdict looked at.
 const SAMPLES: u32 = 32;

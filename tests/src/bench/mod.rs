@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! network, balancer, reference   what packets meet
-//! asm, bpf                       how the bench's own programs get into the kernel
+//! asm                            what the bench's own programs are written in
 //! traffic, source                the packets, and the program that writes them
 //! establish, lane, group         flows set up, programs timed in turn
 //! statistics, report, machine    figures, rows, where they come from
@@ -12,7 +12,6 @@
 
 mod asm;
 mod balancer;
-mod bpf;
 mod establish;
 mod group;
 mod lane;

@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use anyhow::Result;
 
 use super::asm::{Alu, Assembler, Helper, If, Label, Reg, Size};
-use super::bpf::{self, MMAPABLE, MapType, verdict};
 use super::traffic::{ETHERNET, Family};
+use crate::bpf::{self, MMAPABLE, MapType, verdict};
 use crate::object::Mapping;
 use Alu::{Add, Move, Xor};
 use Reg::{R0, R1, R2, R3, R4, R5, R10};

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Result, ensure};
 
 use super::asm::{Alu, Assembler, Helper, If, Label, Reg, Size};
-use super::bpf::{self, MMAPABLE, MapType};
 use super::traffic::{PORT_BITS, Places, Template, Traffic};
+use crate::bpf::{self, MMAPABLE, MapType};
 use crate::object::Mapping;
 use Alu::{Add, And, Move, ShiftLeft, ShiftRight, Sub, Xor};
 use Reg::{R0, R1, R2, R3, R4, R5, R6, R7, R8, R9};

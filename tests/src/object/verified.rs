@@ -1,13 +1,13 @@
 //! What the verifier makes of each program.
 
 use std::fmt;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::AsFd as _;
 
 use anyhow::{Context, Result, bail};
 use aya::programs::Program;
 
 use super::{create, refused};
+use crate::bpf;
 
 /// A program that the verifier has accepted, and what it took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,8 @@ pub fn verify(file: &str) -> Result<Vec<Verified>> {
             _ => bail!("program {name} is of a kind that nobody expects"),
         };
         loaded.map_err(|error| refused(name, &error))?;
-        let code = translated(program.fd()?.as_fd()).with_context(|| format!("program {name}"))?;
+        let code = bpf::translated(program.fd()?.as_fd()).with_context(|| format!("program {name}"))?;
+        let code: Vec<_> = code.into_iter().map(Instruction::from).collect();
         programs.push(Verified {
             name: name.to_owned(),
             walked: program.info()?.verified_instruction_count(),
@@ -57,8 +58,7 @@ pub fn verify(file: &str) -> Result<Vec<Verified>> {
 }
 
 /// `struct bpf_insn`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Instruction {
     code: u8,
     registers: u8,
@@ -66,8 +66,15 @@ struct Instruction {
     immediate: i32,
 }
 
+impl From<u64> for Instruction {
+    fn from(word: u64) -> Self {
+        let [code, registers, low, high, immediate @ ..] = word.to_ne_bytes();
+        let offset = i16::from_ne_bytes([low, high]);
+        Self { code, registers, offset, immediate: i32::from_ne_bytes(immediate) }
+    }
+}
+
 // linux/bpf.h
-const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const CALL: u8 = 0x85;
 const PSEUDO_CALL: u8 = 1;
 const EXIT: u8 = 0x95;
@@ -129,64 +136,6 @@ fn deepest(code: &[Instruction], first: usize) -> u32 {
         }
     }
     own.next_multiple_of(32) + below
-}
-
-/// The beginning of `struct bpf_prog_info`.
-#[repr(C)]
-#[derive(Default)]
-struct ProgramInfo {
-    program_type: u32,
-    id: u32,
-    tag: [u8; 8],
-    compiled_length: u32,
-    translated_length: u32,
-    compiled: u64,
-    translated: u64,
-}
-
-/// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` needs.
-#[repr(C)]
-struct InfoAttributes {
-    descriptor: u32,
-    length: u32,
-    info: u64,
-}
-
-/// The program's instructions as the verifier left them, all functions one behind the other.
-fn translated(program: impl AsFd) -> Result<Vec<Instruction>> {
-    let mut info = ProgramInfo::default();
-    ask(&program, &mut info)?;
-    let count = info.translated_length as usize / size_of::<Instruction>();
-    let mut code = vec![Instruction::default(); count];
-    info = ProgramInfo {
-        translated_length: info.translated_length,
-        translated: code.as_mut_ptr() as u64,
-        ..ProgramInfo::default()
-    };
-    ask(&program, &mut info)?;
-    Ok(code)
-}
-
-fn ask(program: &impl AsFd, info: &mut ProgramInfo) -> Result<()> {
-    let attributes = InfoAttributes {
-        descriptor: program.as_fd().as_raw_fd().cast_unsigned(),
-        length: size_of::<ProgramInfo>() as u32,
-        info: std::ptr::from_mut(info) as u64,
-    };
-    // SAFETY: the kernel writes as much of the info as `length` says, and as many instructions to where that points as
-    // its `translated_length` says, which is the room that there is.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            OBJ_GET_INFO_BY_FD,
-            std::ptr::from_ref(&attributes),
-            size_of::<InfoAttributes>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error()).context("cannot ask the kernel about a program");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -11,12 +11,10 @@ use lb_common::maps;
 use lb_common::settings::{REDIRECT_BACK, Settings as Row};
 use lb_tests::address::Family;
 use lb_tests::agent::{Agent, Settings};
-use lb_tests::netns::Namespace;
 use lb_tests::setup::{Setup, echo, echo_vip};
 use lb_tests::topology::Shape;
 use lb_tests::udp_client::UdpClient;
 use lb_tests::{needs_root, wait, xdp_pass};
-use serde_json::Value;
 
 use crate::traffic::SOON;
 
@@ -83,6 +81,12 @@ fn a_redirect_that_the_kernel_refuses_is_counted() {
     let clients = acquainted(&setup);
     setup.lab.refuse_xdp_frames().unwrap();
     expect_each_counted_as("redirect_failed", &setup, &clients, b"refused");
+
+    // The tracepoint programs stay when the agent is gone, as the balancing does.
+    setup.agent.kill().unwrap();
+    (0..DATAGRAMS).for_each(|_| clients[0].send(b"refused").unwrap());
+    setup.agent.run().unwrap();
+    expect_counted_as("redirect_failed", &setup.agent, 3 * DATAGRAMS);
 }
 
 #[test]
@@ -131,7 +135,7 @@ fn an_action_that_the_driver_lacks_is_counted() {
         });
     };
     send();
-    watch(&setup.agent, program_of(backend, "target")).unwrap();
+    watch(&setup.agent, backend.xdp_program("target").unwrap().unwrap()).unwrap();
     assert_eq!(counter(&setup.agent, "program_exception"), 0, "of a program that is not watched");
     send();
     expect_counted_as("program_exception", &setup.agent, DATAGRAMS);
@@ -168,11 +172,4 @@ fn watch(agent: &Agent, program: u32) -> Result<()> {
 fn linked_program(pin: &Path) -> Result<u32> {
     let link = PinnedLink::from_pin(pin).with_context(|| pin.display().to_string())?;
     Ok(FdLink::from(link).info()?.program_id())
-}
-
-/// The XDP program on an interface, by netlink: `ip` prints it with the link.
-fn program_of(namespace: &Namespace, interface: &str) -> u32 {
-    let link = namespace.must(&["ip", "-j", "link", "show", "dev", interface], SOON).unwrap();
-    let link: Value = serde_json::from_str(&link).unwrap();
-    link[0]["xdp"]["prog"]["id"].as_u64().unwrap_or_else(|| panic!("no program: {link}")) as u32
 }

@@ -7,7 +7,6 @@ use lb_tests::netns::Namespace;
 use lb_tests::setup::{Setup, web};
 use lb_tests::topology::{Shape, Topology};
 use lb_tests::wait;
-use serde_json::Value;
 
 use crate::traffic::{SOON, Traffic, assert_no_checksum_errors};
 
@@ -145,9 +144,7 @@ fn changes_take_hold_where_the_kernel_refuses_membarrier() {
     traffic.assert_undisturbed();
 }
 
-/// Whether an XDP program is attached, by netlink: `ip` prints it with the link.
+/// Whether an XDP program is attached.
 fn has_xdp(namespace: &Namespace, interface: &str) -> bool {
-    let link = namespace.must(&["ip", "-j", "link", "show", "dev", interface], SOON).unwrap();
-    let link: Value = serde_json::from_str(&link).unwrap();
-    link[0]["xdp"].is_object()
+    namespace.xdp_program(interface).unwrap().is_some()
 }

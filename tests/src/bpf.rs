@@ -1,4 +1,4 @@
-//! The few bpf(2) commands that the bench's own programs need; the balancer itself is loaded by `aya`.
+//! The few bpf(2) commands that programs of the tests' own need; the balancer itself is loaded by `aya`.
 
 use std::ffi::CStr;
 use std::io;
@@ -9,24 +9,24 @@ use anyhow::{Context, Result, anyhow};
 /// `enum bpf_map_type`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug)]
-pub(super) enum MapType {
+pub(crate) enum MapType {
     Array = 2,
     ProgArray = 3,
     LruHash = 9,
 }
 
 /// `BPF_F_MMAPABLE`: an array that userspace can map into its memory.
-pub(super) const MMAPABLE: u32 = 1 << 10;
+pub(crate) const MMAPABLE: u32 = 1 << 10;
 
 /// What XDP programs answer.
-pub(super) mod verdict {
+pub(crate) mod verdict {
     /// To the kernel's stack.
-    pub(in crate::bench) const PASS: u32 = 2;
+    pub(crate) const PASS: u32 = 2;
     /// Back out of the interface that the frame came in by.
-    pub(in crate::bench) const TX: u32 = 3;
+    pub(crate) const TX: u32 = 3;
 
     /// The verdict's name.
-    pub(in crate::bench) fn name(verdict: u32) -> &'static str {
+    pub(crate) fn name(verdict: u32) -> &'static str {
         ["ABORTED", "DROP", "PASS", "TX", "REDIRECT"].get(verdict as usize).unwrap_or(&"?")
     }
 }
@@ -35,11 +35,15 @@ const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const LINK_CREATE: libc::c_long = 28;
 
 /// `BPF_PROG_TYPE_XDP`.
 const XDP: u32 = 6;
 /// `BPF_XDP` of `enum bpf_attach_type`: a tail call needs caller and callee to be loaded alike, and `aya` sets it.
 const ATTACH_XDP: u32 = 37;
+/// `XDP_FLAGS_DRV_MODE` of linux/if_link.h: native mode.
+const DRIVER_MODE: u32 = 1 << 2;
 const LICENSE: &CStr = c"Dual MIT/GPL";
 /// Bytes of the verifier's log that are kept: the reason stands at its end.
 const LOG_SIZE: usize = 1 << 16;
@@ -73,7 +77,7 @@ struct MapCreate {
 }
 
 /// Creates a map.
-pub(super) fn create_map(
+pub(crate) fn create_map(
     map_type: MapType,
     key_size: usize,
     value_size: usize,
@@ -96,7 +100,7 @@ struct MapUpdate {
 }
 
 /// Puts a program into a program array.
-pub(super) fn set_program(array: impl AsFd, index: u32, program: impl AsFd) -> Result<()> {
+pub(crate) fn set_program(array: impl AsFd, index: u32, program: impl AsFd) -> Result<()> {
     let program = program.as_fd().as_raw_fd();
     let mut attributes = MapUpdate {
         map: array.as_fd().as_raw_fd().cast_unsigned(),
@@ -127,7 +131,7 @@ struct ProgLoad {
 }
 
 /// Loads an XDP program.
-pub(super) fn load_program(name: &str, instructions: &[u64]) -> Result<OwnedFd> {
+pub(crate) fn load_program(name: &str, instructions: &[u64]) -> Result<OwnedFd> {
     let mut log = vec![0_u8; LOG_SIZE];
     let mut attributes = ProgLoad {
         prog_type: XDP,
@@ -152,7 +156,7 @@ pub(super) fn load_program(name: &str, instructions: &[u64]) -> Result<OwnedFd> 
             String::from_utf8_lossy(log.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned();
         let lines: Vec<_> = text.lines().collect();
         let last = lines[lines.len().saturating_sub(12)..].join("\n");
-        anyhow!("the kernel refuses the bench's program {name}: {error}\n{last}")
+        anyhow!("the kernel refuses program {name}: {error}\n{last}")
     })
 }
 
@@ -186,7 +190,7 @@ struct XdpMd {
 /// Runs a program `repeat` times over one frame that came in by an interface; returns its last verdict.
 ///
 /// The interface belongs to the calling thread's network namespace and has an XDP program attached.
-pub(super) fn test_run(program: impl AsFd, frame: &[u8], ingress: u32, repeat: u32) -> io::Result<u32> {
+pub(crate) fn test_run(program: impl AsFd, frame: &[u8], ingress: u32, repeat: u32) -> io::Result<u32> {
     let context = XdpMd {
         data: 0,
         data_end: frame.len() as u32,
@@ -211,4 +215,56 @@ pub(super) fn test_run(program: impl AsFd, frame: &[u8], ingress: u32, repeat: u
     };
     call(PROG_TEST_RUN, &mut attributes)?;
     Ok(attributes.verdict)
+}
+
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches an XDP program to an interface of this thread's network namespace in native mode, until the link is dropped.
+pub(crate) fn attach(program: impl AsFd, interface: u32) -> io::Result<OwnedFd> {
+    let program = program.as_fd().as_raw_fd().cast_unsigned();
+    let mut attributes = LinkCreate { program, interface, attach_type: ATTACH_XDP, flags: DRIVER_MODE };
+    descriptor(LINK_CREATE, &mut attributes)
+}
+
+/// The beginning of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    program_type: u32,
+    id: u32,
+    tag: [u8; 8],
+    compiled_length: u32,
+    translated_length: u32,
+    compiled: u64,
+    translated: u64,
+}
+
+#[repr(C)]
+struct GetInfo {
+    object: u32,
+    length: u32,
+    info: u64,
+}
+
+/// A program's instructions as the verifier left them, all functions one behind the other.
+pub(crate) fn translated(program: impl AsFd) -> Result<Vec<u64>> {
+    let ask = |mut info: ProgramInfo| -> Result<ProgramInfo> {
+        let mut attributes = GetInfo {
+            object: program.as_fd().as_raw_fd().cast_unsigned(),
+            length: size_of::<ProgramInfo>() as u32,
+            info: std::ptr::from_mut(&mut info) as u64,
+        };
+        call(OBJ_GET_INFO_BY_FD, &mut attributes).context("cannot ask the kernel about a program")?;
+        Ok(info)
+    };
+    let translated_length = ask(ProgramInfo::default())?.translated_length;
+    let mut code = vec![0_u64; translated_length as usize / size_of::<u64>()];
+    ask(ProgramInfo { translated_length, translated: code.as_mut_ptr() as u64, ..ProgramInfo::default() })?;
+    Ok(code)
 }
