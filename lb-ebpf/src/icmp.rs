@@ -19,7 +19,7 @@ use crate::link::{self, LinkHeader};
 use crate::next_hops::{self, Kind, Way};
 use crate::parse::{self, Headers, Part, is_balanced};
 use crate::reply::{self, Owner};
-use crate::select::{self, Selection};
+use crate::select;
 use crate::send::out;
 use crate::tables::{RouteQuery, Tables};
 use crate::translate::{Forwarder, TCP_CHECKSUM, Translation, UDP_CHECKSUM};
@@ -164,10 +164,7 @@ fn backend_of<A: Messages, T: Tables>(
         Lookup::Miss => return None,
         Lookup::Untracked => {
             let service = Found { id: service, row: tables.service(service)? };
-            match select::backend::<A, T>(tables, &service, client.0, client.1) {
-                Selection::Backend(backend, _) => backend,
-                _ => return None,
-            }
+            select::computed::<A, T>(tables, &service, client.0, client.1)?.0
         }
     };
     (found.row.service == service).then_some(found)

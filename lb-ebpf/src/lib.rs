@@ -11,8 +11,9 @@
 //! classify   a request to a service, a reply from a backend, or not ours
 //! flows      the flow table: look-up, insertion, update
 //! tcp        what a segment does to a flow's state
-//! select     a new flow's backend, from the service's slots
 //! request    the way to a backend          reply    the way back
+//! open       a new flow: its backend and its entry
+//! select     which backend, from the service's slots
 //! next_hops  which interface and neighbour
 //! translate  addresses, ports, checksums, TTL          link   the Ethernet header and its tags
 //! icmp       echo answered, errors translated
@@ -33,6 +34,7 @@ pub mod link;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
 pub mod next_hops;
+pub mod open;
 pub mod parse;
 pub mod pipeline;
 pub mod reject;

@@ -28,6 +28,8 @@ pub enum Rejection {
     NoBackend,
     /// The flow's backend is gone, and its service ends such flows.
     BackendDown,
+    /// It is of a flow that nobody knows, whose backend cannot be computed.
+    UnknownFlow,
 }
 
 impl Rejection {
@@ -37,6 +39,7 @@ impl Rejection {
             Self::NoBackend => 1,
             Self::TooBig(mtu) => 2 | (mtu as u64) << 8,
             Self::BackendDown => 3,
+            Self::UnknownFlow => 4,
         }
     }
 
@@ -45,6 +48,7 @@ impl Rejection {
             0 => Self::TimeExceeded,
             1 => Self::NoBackend,
             3 => Self::BackendDown,
+            4 => Self::UnknownFlow,
             _ => Self::TooBig((word >> 8) as u16),
         }
     }
@@ -75,6 +79,13 @@ impl Rejection {
                 icmpv6: (1, 4),
                 error: (Reason::UnreachableBackendDown, Reason::DropBackendDown),
                 reset: Some((Reason::ResetBackendDown, Reason::DropBackendDown)),
+            },
+            // Only TCP has a middle of a stream, and is answered with a reset.
+            Self::UnknownFlow => Answer {
+                icmp: (3, 3),
+                icmpv6: (1, 4),
+                error: (Reason::ResetUnknownFlow, Reason::DropUnknownFlow),
+                reset: Some((Reason::ResetUnknownFlow, Reason::DropUnknownFlow)),
             },
         }
     }

@@ -13,7 +13,7 @@ use crate::frame::Frame;
 use crate::next_hops::{self, Way};
 use crate::parse::Packet;
 use crate::reject::{self, Rejection};
-use crate::select::{self, Selection};
+use crate::select;
 use crate::send::send;
 use crate::tables::{RouteQuery, Tables};
 use crate::tcp;
@@ -121,8 +121,6 @@ pub fn owner<'a, A: Family, T: Tables>(
 fn selects<A: Family, T: Tables>(tables: &T, service: u16, client: (A::Address, Be16), backend: u16) -> bool {
     let Some(row) = tables.service(service) else { return false };
     let service = Found { id: service, row };
-    matches!(
-        select::backend::<A, T>(tables, &service, client.0, client.1),
-        Selection::Backend(chosen, _) if chosen.id == backend
-    )
+    select::computed::<A, T>(tables, &service, client.0, client.1)
+        .is_some_and(|(chosen, _)| chosen.id == backend)
 }

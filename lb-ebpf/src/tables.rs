@@ -11,12 +11,15 @@ use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 
+use crate::family::{Ipv4, Ipv6};
+use crate::open::{Opening, open};
+
 /// The tables of one balancer, as one CPU sees them.
 ///
 /// Three implementations: the BPF maps in the kernel; memory on the host, for tests; the same maps through
 /// shared memory in the agent, for `explain`. Rows that change under the reader are made of shared words.
 /// A row that is `None` is out of range, which only contradictory tables can cause.
-pub trait Tables {
+pub trait Tables: Sized {
     /// The settings.
     fn settings(&self) -> &Settings;
     /// A bucket of the directory, both halves counted through.
@@ -37,6 +40,17 @@ pub trait Tables {
     fn flows6(&self, bucket: u32) -> Option<&Bucket6>;
     /// A next hop.
     fn next_hop(&self, id: u16) -> Option<&NextHop>;
+
+    /// Picks the backend of an IPv4 flow, and remembers it: [`open`], which the kernel has as a function of its own.
+    #[inline(always)]
+    fn open4(&self, opening: &Opening<Ipv4>) -> u64 {
+        open(self, opening)
+    }
+    /// The same for an IPv6 flow.
+    #[inline(always)]
+    fn open6(&self, opening: &Opening<Ipv6>) -> u64 {
+        open(self, opening)
+    }
 
     /// This CPU's outcomes.
     fn outcomes(&self) -> &Outcomes;

@@ -442,9 +442,9 @@ fn each_refused_request_has_its_status_and_message_and_changes_nothing() {
         (
             Method::PATCH,
             &["services", "web"],
-            json!({"strategy": "random"}),
+            json!({"strategy": "fastest"}),
             422,
-            "unknown strategy `random`: valid are maglev, consistent-hash",
+            "unknown strategy `fastest`: valid are maglev, consistent-hash, source-hash, round-robin, random, least-connections",
         ),
         (
             Method::PUT,

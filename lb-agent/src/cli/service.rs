@@ -76,7 +76,7 @@ Examples:
 
 const SET_EXAMPLES: &str = "\
 Examples:
-  lb-agent service set web --strategy consistent-hash
+  lb-agent service set web --strategy least-connections
   lb-agent service set web --on-backend-down reset
   lb-agent service set web --health tcp,interval=500ms,fall=2
   lb-agent service set web --health none";
@@ -84,7 +84,8 @@ Examples:
 /// What can be said of a service when it is added and later.
 #[derive(Debug, Args)]
 struct Properties {
-    /// How new flows are spread: `maglev` (the default) or `consistent-hash`.
+    /// How new flows are spread: `maglev` (the default), `consistent-hash`, `source-hash`, `round-robin`, `random` or
+    /// `least-connections`.
     #[arg(long, value_name = "S")]
     strategy: Option<Strategy>,
     /// How packets get to the backends: `dnat`.

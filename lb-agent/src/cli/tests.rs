@@ -57,8 +57,8 @@ fn each_wrong_command_line_has_its_message() {
             "unknown protocol `sctp`: valid are tcp, udp (in --protocol <PROTOCOL>)",
         ),
         (
-            &["service", "add", "web", "--vip", "10.0.0.1:80", "--strategy", "least-connections"],
-            "unknown strategy `least-connections`: valid are maglev, consistent-hash (in --strategy <S>)",
+            &["service", "add", "web", "--vip", "10.0.0.1:80", "--strategy", "fastest"],
+            "unknown strategy `fastest`: valid are maglev, consistent-hash, source-hash, round-robin, random, least-connections (in --strategy <S>)",
         ),
         (
             &["service", "add", "web", "--vip", "10.0.0.1:80", "--mode", "full-nat"],

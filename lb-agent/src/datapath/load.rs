@@ -60,6 +60,17 @@ impl Loaded {
         Ok(xdp)
     }
 
+    /// Random numbers are a keyed hash of their count: no two CPUs begin at the same.
+    fn seed_draws(&mut self) -> anyhow::Result<()> {
+        let mut bytes = [0; 8];
+        for row in self.arrays.outcomes.iter() {
+            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+                .context("cannot draw where random numbers begin")?;
+            row.draws.store(u64::from_ne_bytes(bytes));
+        }
+        Ok(())
+    }
+
     /// Written last of all that is new: settings with a version say that the maps are complete.
     fn write_settings(&mut self) -> anyhow::Result<()> {
         let jiffies_per_second = clock::calibrate(self.xdp(clock::PROGRAM)?)?;
@@ -72,6 +83,7 @@ impl Loaded {
         );
         let settings = self.arrays.sizes.settings(jiffies_per_second, u64::from_ne_bytes(key));
         info!(jiffies_per_second, "created the BPF maps");
+        self.seed_draws()?;
         self.arrays.settings.write(0, settings);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What the rows show: traffic, flows, counters, and where a packet would go.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use lb_common::Address;
@@ -11,7 +12,7 @@ use lb_common::flow::{Bucket, Bucket4, Bucket6, Data, Entry, Key, State};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::next_hop::NextHop;
 use lb_common::reason::{Event, Reason};
-use lb_common::service::{OnNoBackend, Service, ServiceState};
+use lb_common::service::{OnNoBackend, Service, ServiceState, Table};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 use lb_ebpf::explain::{self, explain};
@@ -20,7 +21,7 @@ use lb_ebpf::tables::{Route, RouteQuery, Tables};
 use super::arrays::Arrays;
 use super::identity::{Endpoint, number};
 use super::observed::{backend_key, service_key};
-use super::{Explanation, FlowInfo, ReasonCount, Traffic};
+use super::{Candidate, Explanation, FlowInfo, ReasonCount, Traffic};
 use crate::model::Protocol;
 
 /// The rows at one moment of the kernel's clock.
@@ -113,6 +114,23 @@ impl View<'_> {
         Some(backend_key(self.arrays.backends.get(usize::from(backend))?).socket())
     }
 
+    /// Who stands in a table, with the share of its slots, in the order of their endpoints.
+    fn candidates(&self, table: Table) -> Vec<Candidate> {
+        let mut slots: BTreeMap<u16, u64> = BTreeMap::new();
+        for id in self.arrays.table(table.line(), table.slots()) {
+            *slots.entry(id).or_default() += 1;
+        }
+        let share = |slots: u64| (slots * 10_000 / u64::from(table.slots().max(1))) as u32;
+        let mut candidates: Vec<_> = slots
+            .into_iter()
+            .filter_map(|(id, slots)| {
+                Some(Candidate { backend: self.endpoint(id)?, share_basis_points: share(slots) })
+            })
+            .collect();
+        candidates.sort_by_key(|candidate| candidate.backend);
+        candidates
+    }
+
     /// Where a packet would go, by the code that packets run.
     pub(super) fn explain(&self, protocol: Protocol, client: SocketAddr, vip: SocketAddr) -> Explanation {
         let answer = |backend, reason: &str, slot| Explanation {
@@ -140,6 +158,9 @@ impl View<'_> {
             }
             explain::Explanation::Slot { backend, slot } => {
                 answer(self.endpoint(backend), "slot", Some(slot))
+            }
+            explain::Explanation::Candidates(table) => {
+                Explanation { candidates: self.candidates(table), ..answer(None, "candidates", None) }
             }
         }
     }
@@ -220,7 +241,7 @@ mod tests {
     use lb_common::backend::Standing;
     use lb_common::flow::{Key4, Key6};
     use lb_common::hash::scale;
-    use lb_common::service::{Index, Options, Table};
+    use lb_common::service::{Index, Options};
 
     use super::*;
     use crate::datapath::arrays::Sizes;
@@ -325,6 +346,41 @@ mod tests {
             explained(&arrays, "[fd00::9]:4000", "[fd00::100]:80"),
             (None, "no-backend".to_owned(), false)
         );
+    }
+
+    #[test]
+    fn where_chance_decides_the_candidates_are_told_with_their_shares() {
+        let mut arrays = arrays();
+        let vip = endpoint("10.0.0.100:80");
+        let standing = Standing { serving: true, sibling: 0, weight: 1 };
+        let table = Table::new(8, 3, Index::Random, OnNoBackend::Reset);
+        for action in [
+            Action::PutBackend { id: 6, service: 1, vip, endpoint: endpoint("10.0.1.0:8080"), standing },
+            Action::WriteTable { region: 1, slots: vec![5, 6, 5] },
+            Action::SwitchTable { service: 1, table },
+        ] {
+            execute(&action, &mut arrays, &mut Rested::default(), &mut Still).unwrap();
+        }
+        let explain = || {
+            view(&arrays).explain(
+                Protocol::Tcp,
+                "10.0.0.9:4000".parse().unwrap(),
+                "10.0.0.100:80".parse().unwrap(),
+            )
+        };
+        let candidate = |backend: &str, share_basis_points| Candidate {
+            backend: backend.parse().unwrap(),
+            share_basis_points,
+        };
+        let expected = Explanation {
+            backend: None,
+            reason: "candidates".to_owned(),
+            slot: None,
+            candidates: vec![candidate("10.0.1.0:8080", 3333), candidate("10.0.1.1:8080", 6666)],
+        };
+        assert_eq!(explain(), expected);
+        enter(&arrays, "10.0.0.9:4000", State::ESTABLISHED);
+        assert_eq!((explain().reason.as_str(), explain().candidates.len()), ("flow", 0));
     }
 
     #[test]

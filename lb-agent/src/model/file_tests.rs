@@ -131,8 +131,8 @@ fn each_bad_file_has_its_message() {
             "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `track`, `on-no-backend`, `on-backend-down`, `health`, `backend`",
         ),
         (
-            format!("{SERVICE}strategy = \"round-robin\"\n"),
-            "state.toml line 4, `strategy = \"round-robin\"`: unknown strategy `round-robin`: valid are maglev, consistent-hash",
+            format!("{SERVICE}strategy = \"fastest\"\n"),
+            "state.toml line 4, `strategy = \"fastest\"`: unknown strategy `fastest`: valid are maglev, consistent-hash, source-hash, round-robin, random, least-connections",
         ),
         (
             format!("{SERVICE}mode = \"l2-dsr\"\n"),

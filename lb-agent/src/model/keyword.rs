@@ -107,6 +107,14 @@ keyword! {
         Maglev = "maglev",
         /// Weighted rendezvous winner per slot, hash of the flow: a change moves the fewest slots possible.
         ConsistentHash = "consistent-hash",
+        /// Maglev table, hash of the client's address: all flows of a client go to one backend.
+        SourceHash = "source-hash",
+        /// Each backend in turn, as often as its weight says.
+        RoundRobin = "round-robin",
+        /// Any backend, by weight.
+        Random = "random",
+        /// Of two random backends the one with fewer active flows for its weight.
+        LeastConnections = "least-connections",
     }
 }
 
@@ -185,10 +193,11 @@ mod tests {
 
     #[test]
     fn an_unknown_word_is_refused_with_the_valid_ones() {
-        let error = "least-connections".parse::<Strategy>().unwrap_err();
+        let error = "weighted".parse::<Strategy>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown strategy `least-connections`: valid are maglev, consistent-hash"
+            "unknown strategy `weighted`: valid are maglev, consistent-hash, source-hash, round-robin, random, \
+             least-connections"
         );
         assert_eq!(
             "TCP".parse::<Protocol>().unwrap_err().to_string(),

@@ -1,5 +1,6 @@
 //! The kernel's side of the two traits, and the entries.
 
+mod cold;
 mod frame;
 mod maps;
 mod tables;

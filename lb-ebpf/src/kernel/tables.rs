@@ -16,14 +16,17 @@ use lb_common::next_hop::{Hop, NextHop, Tag};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
+use lb_ebpf::family::{Ipv4, Ipv6};
+use lb_ebpf::open::Opening;
 use lb_ebpf::tables::{Route, RouteQuery, Tables};
 
 use super::frame::opaque;
-use super::maps;
+use super::{cold, maps};
 
 /// The maps, with the rows that every packet needs looked up once.
 pub(super) struct KernelTables<'a> {
-    ctx: &'a XdpContext,
+    /// The packet's, where there is one.
+    ctx: Option<&'a XdpContext>,
     settings: &'a Settings,
     outcomes: &'a Outcomes,
     cpu: u32,
@@ -32,7 +35,7 @@ pub(super) struct KernelTables<'a> {
 impl<'a> KernelTables<'a> {
     /// `None` where a map has no row for this CPU: the object was loaded with sizes that are not this machine's.
     #[inline(always)]
-    pub(super) fn new(ctx: &'a XdpContext) -> Option<Self> {
+    pub(super) fn new(ctx: Option<&'a XdpContext>) -> Option<Self> {
         // SAFETY: no arguments.
         let cpu = unsafe { bpf_get_smp_processor_id() as u32 };
         Some(Self { ctx, settings: maps::SETTINGS.get(0)?, outcomes: maps::OUTCOMES.get(cpu)?, cpu })
@@ -96,6 +99,16 @@ impl Tables for KernelTables<'_> {
     }
 
     #[inline(always)]
+    fn open4(&self, opening: &Opening<Ipv4>) -> u64 {
+        cold::call4(opening)
+    }
+
+    #[inline(always)]
+    fn open6(&self, opening: &Opening<Ipv6>) -> u64 {
+        cold::call6(opening)
+    }
+
+    #[inline(always)]
     fn traffic(&self, backend: u16) -> Option<&Traffic> {
         let row = self.cpu.wrapping_mul(self.settings.backends).wrapping_add(backend as u32);
         maps::TRAFFIC.get(row)
@@ -133,6 +146,7 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn route(&self, query: &RouteQuery) -> Route {
+        let Some(ctx) = self.ctx else { return Route::Unfollowable };
         // SAFETY: a plain C struct; all zeros is valid.
         let mut fib: FibLookup = unsafe { core::mem::zeroed() };
         fib.ifindex = query.ingress;
@@ -149,7 +163,7 @@ impl Tables for KernelTables<'_> {
         }
         let size = size_of::<FibLookup>() as i32;
         // SAFETY: the context is the kernel's own, the block lives on this stack and its size is told.
-        let answer = unsafe { bpf_fib_lookup(self.ctx.as_ptr(), &raw mut fib, size, 0) };
+        let answer = unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut fib, size, 0) };
         match answer as u32 {
             BPF_FIB_LKUP_RET_SUCCESS => Route::Hop(through_link(&fib)),
             BPF_FIB_LKUP_RET_NO_NEIGH => Route::NeighbourUnknown,

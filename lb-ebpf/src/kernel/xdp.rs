@@ -18,7 +18,7 @@ use super::tables::KernelTables;
 #[xdp]
 #[inline(always)]
 fn balance(ctx: XdpContext) -> u32 {
-    let Some(tables) = KernelTables::new(&ctx) else { return XDP_PASS };
+    let Some(tables) = KernelTables::new(Some(&ctx)) else { return XDP_PASS };
     let verdict = pipeline::balance(&mut XdpFrame(&ctx), &tables);
     conclude(&ctx, &tables, verdict)
 }
@@ -26,7 +26,7 @@ fn balance(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 fn balance_slow(ctx: XdpContext) -> u32 {
-    let Some(tables) = KernelTables::new(&ctx) else { return XDP_PASS };
+    let Some(tables) = KernelTables::new(Some(&ctx)) else { return XDP_PASS };
     let verdict = pipeline::slow(&mut XdpFrame(&ctx), &tables);
     conclude(&ctx, &tables, verdict)
 }
@@ -34,7 +34,7 @@ fn balance_slow(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 fn balance_icmp(ctx: XdpContext) -> u32 {
-    let Some(tables) = KernelTables::new(&ctx) else { return XDP_PASS };
+    let Some(tables) = KernelTables::new(Some(&ctx)) else { return XDP_PASS };
     let verdict = pipeline::icmp(&mut XdpFrame(&ctx), &tables);
     conclude(&ctx, &tables, verdict)
 }
@@ -42,7 +42,7 @@ fn balance_icmp(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 fn balance_reject(ctx: XdpContext) -> u32 {
-    let Some(tables) = KernelTables::new(&ctx) else { return XDP_PASS };
+    let Some(tables) = KernelTables::new(Some(&ctx)) else { return XDP_PASS };
     let verdict = pipeline::reject(&mut XdpFrame(&ctx), &tables);
     conclude(&ctx, &tables, verdict)
 }

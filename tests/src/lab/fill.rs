@@ -7,7 +7,7 @@ use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory::{self, Kind, Listing};
 use lb_common::flow::{Bucket, Bucket4, Bucket6, Key};
 use lb_common::next_hop::NextHop;
-use lb_common::service::{Index, Service as ServiceRow, ServiceState, Table};
+use lb_common::service::{Service as ServiceRow, ServiceState, Table};
 use lb_common::settings::Settings;
 use lb_common::slot::{SLOTS_PER_LINE, SlotLine, lines};
 
@@ -87,7 +87,7 @@ impl Rows<'_> {
             let at = line as usize + slot / SLOTS_PER_LINE as usize;
             self.slots[at].backends[slot % SLOTS_PER_LINE as usize] = backend;
         }
-        let table = Table::new(line, slots.len() as u32, Index::Flow, service.on_no_backend);
+        let table = Table::new(line, slots.len() as u32, service.index, service.on_no_backend);
         self.services[usize::from(id)] = ServiceRow {
             vip: service.vip,
             table: table.0.into(),

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use lb_common::address::{Address, Be16, Protocol};
 use lb_common::next_hop::{Hop, Tag};
-use lb_common::service::{OnNoBackend, Options};
+use lb_common::service::{Index, OnNoBackend, Options};
 
 use crate::packet::{Mac, Packet, packet};
 
@@ -268,12 +268,22 @@ pub struct Service {
     options: Options,
     backends: Vec<Backend>,
     slots: Option<Vec<u16>>,
+    index: Index,
 }
 
 impl Service {
     fn new(vip: &str, port: u16, protocol: Protocol) -> Self {
         let (on_no_backend, options) = (OnNoBackend::Reset, Options::default());
-        Self { vip: address(vip), port, protocol, on_no_backend, options, backends: Vec::new(), slots: None }
+        Self {
+            vip: address(vip),
+            port,
+            protocol,
+            on_no_backend,
+            options,
+            backends: Vec::new(),
+            slots: None,
+            index: Index::Flow,
+        }
     }
 
     /// A TCP service.
@@ -286,6 +296,13 @@ impl Service {
     #[must_use]
     pub fn udp(vip: &str, port: u16) -> Self {
         Self::new(vip, port, Protocol::UDP)
+    }
+
+    /// Whose slots are found so.
+    #[must_use]
+    pub const fn by(mut self, index: Index) -> Self {
+        self.index = index;
+        self
     }
 
     /// With a further backend.

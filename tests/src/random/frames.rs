@@ -1,5 +1,7 @@
 //! Valid frames: requests, replies, errors, fragments, other people's traffic, weighted so that every way is taken.
 
+use lb_common::service::Index;
+
 use super::Random;
 use crate::lab::{Backend, FAMILIES, Hosts, LAN, Lab, ROUTER, Service, WAN, backend_mac, lan_hop, with_tags};
 use crate::packet::{Extension, Packet, packet};
@@ -9,7 +11,7 @@ const OPEN: u16 = 80;
 /// The first of the ports of services that are special in one way each.
 const FIRST_SPECIAL: u16 = 81;
 /// How many of those there are, of each protocol and family.
-const SPECIALS: usize = 8;
+const SPECIALS: usize = 11;
 /// The port of the services whose backends die: the last of the special ones but one.
 const FRAIL: u16 = FIRST_SPECIAL + SPECIALS as u16 - 2;
 /// Ports of clients, from there on. Few, so that flows are met again.
@@ -41,7 +43,7 @@ pub fn later_contradictory_lab() -> Lab {
 }
 
 fn build(last: fn(Service) -> Service, later: bool) -> Lab {
-    let mut lab = Lab::new().flow_buckets(64).icmp_errors(40);
+    let mut lab = Lab::new().flow_buckets(32).icmp_errors(40);
     for hosts in FAMILIES {
         for service in [Service::tcp, Service::udp] {
             lab = lab.service(open(service(hosts.vip, OPEN), &hosts));
@@ -65,8 +67,15 @@ fn open(service: Service, hosts: &Hosts) -> Service {
 type Special = Box<dyn Fn(Service) -> Service>;
 
 fn specials(hosts: &Hosts, last: fn(Service) -> Service, later: bool) -> [Special; SPECIALS] {
-    let by = |address: &'static str| -> Special {
+    let by = move |address: &'static str| -> Special {
         Box::new(move |service| service.backend(Backend::at(address, 8080).unresolved()))
+    };
+    let backends = hosts.backends;
+    let drawn = |index: Index| -> Special {
+        Box::new(move |service| {
+            let [first, second] = [0, 1].map(|at| Backend::at(backends[at], 8080));
+            service.by(index).backend(first).backend(second)
+        })
     };
     let ways = hosts.special_backends;
     let frail = Backend::at(hosts.backends[3], 8080);
@@ -77,7 +86,10 @@ fn specials(hosts: &Hosts, last: fn(Service) -> Service, later: bool) -> [Specia
         by(ways.unknown_neighbour),
         by(ways.blackhole),
         by(ways.local),
-        by(ways.narrow),
+        Box::new(move |service| by(ways.narrow)(service).by(Index::Source)),
+        drawn(Index::RoundRobin),
+        drawn(Index::Random),
+        drawn(Index::LeastConnections),
         Box::new(move |service| service.backend(frail.clone()).resetting()),
         Box::new(last),
     ]

@@ -23,5 +23,6 @@ mod fragments;
 mod headers;
 mod next_hops;
 mod rejections;
+mod strategies;
 mod tags;
 mod tcp;

@@ -19,7 +19,7 @@ use crate::datapath::observed::{
     Addresses, Observed, Occupancy, Rested, backend_key, half, region_of, service_key, use_of_backend,
     use_of_service,
 };
-use crate::datapath::tables::{Member, build};
+use crate::datapath::tables::{Member, build, index};
 
 const SIZES: Sizes = Sizes { flows: 16, flows6: 16, services: 8, backends: 40, table_size: 61, cpus: 1 };
 
@@ -244,6 +244,7 @@ impl Lab {
             assert_eq!(table.on_no_backend() as u8, service.on_no_backend as u8);
             let slots = self.arrays.table(table.line(), table.slots());
             assert_eq!(slots, build(service.strategy, &members, SIZES.table_size));
+            assert_eq!(table.index(), index(service.strategy));
         }
         assert_eq!(observed.backends.len(), rows);
         let vips: BTreeSet<_> = wanted.services.iter().map(|service| service.vip.ip()).collect();

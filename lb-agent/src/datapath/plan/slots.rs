@@ -1,7 +1,7 @@
 //! Which table a service shall have, and where it is written.
 
 use anyhow::bail;
-use lb_common::service::{Index, OnNoBackend, Table};
+use lb_common::service::{OnNoBackend, Table};
 use lb_common::slot;
 
 use super::diff::{Differ, Target};
@@ -17,7 +17,8 @@ impl Differ<'_> {
             model::OnNoBackend::Reset => OnNoBackend::Reset,
             model::OnNoBackend::Drop => OnNoBackend::Drop,
         };
-        let word = |line, slots| Table::new(line, slots, Index::Flow, on_no_backend);
+        let index = tables::index(target.service.strategy);
+        let word = |line, slots| Table::new(line, slots, index, on_no_backend);
         let inputs = inputs(target);
         let unchanged = self.known.get(&target.id) == Some(&inputs);
         self.plan.tables.insert(target.id, inputs.clone());
@@ -74,10 +75,7 @@ fn describe(target: &Target<'_>, inputs: &TableInputs, before: &[u16], after: &[
     if after.is_empty() {
         return format!("service {name}: no backend takes new flows");
     }
-    let strategy = match inputs.strategy {
-        model::Strategy::Maglev => "maglev",
-        model::Strategy::ConsistentHash => "consistent-hash",
-    };
+    let strategy = inputs.strategy;
     let members = inputs.members.iter().filter(|member| member.weight > 0).count();
     let backends = if members == 1 { "backend" } else { "backends" };
     let moved = before.iter().zip(after).filter(|(old, new)| old != new).count();

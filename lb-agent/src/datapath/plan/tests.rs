@@ -212,9 +212,10 @@ fn any_wanted() -> impl Generator<Value = Wanted> {
 
 fn any_service() -> impl Generator<Value = WantedService> {
     let backends = prop::collection::btree_map(1u8..6, (0u32..3, any::<bool>()), 0..5);
-    (backends, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(backends, maglev, reset, down)| {
+    let strategy = prop::sample::select(Strategy::ALL);
+    (backends, strategy, any::<bool>(), any::<bool>()).prop_map(|(backends, strategy, reset, down)| {
         WantedService {
-            strategy: if maglev { Strategy::Maglev } else { Strategy::ConsistentHash },
+            strategy,
             on_no_backend: if reset { OnNoBackend::Reset } else { OnNoBackend::Drop },
             on_backend_down: if down { OnBackendDown::Reset } else { OnBackendDown::Rebalance },
             backends: backends

@@ -160,9 +160,7 @@ impl Sweep {
             return Some(self.close(arrays, entry, (service, data), now));
         }
         if ((homeless && !told) || is_idle(data, now)) && entry.data.replace(data.0, data.freed().0) {
-            if data.state().is_active() && usize::from(data.backend()) < arrays.backends.len() {
-                arrays.own_traffic(data.backend()).closed.count(1);
-            }
+            account_ended(arrays, data);
             return None;
         }
         // Also where the swap lost: whoever won may have kept the backend.
@@ -189,7 +187,7 @@ impl Sweep {
         self.keep(service, data);
         let closing = data.in_state(State::CLOSING).stamped(now);
         if entry.data.replace(data.0, closing.0) {
-            arrays.own_traffic(data.backend()).closed.count(1);
+            account_ended(arrays, data);
             closing
         } else {
             data
@@ -232,6 +230,17 @@ impl Sweep {
             }
         }
         self.unnamed_next_hops = unnamed;
+    }
+}
+
+/// Counts what it means for its backend that an entry ends.
+fn account_ended(arrays: &Arrays, data: Data) {
+    let Some(load) = arrays.loads.get(usize::from(data.backend())) else { return };
+    if data.state().is_load() {
+        load.active.add(u64::MAX);
+    }
+    if data.state().is_active() {
+        arrays.own_traffic(data.backend()).closed.count(1);
     }
 }
 

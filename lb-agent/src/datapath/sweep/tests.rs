@@ -45,6 +45,7 @@ fn idle_flows_expire_by_their_states_timeout() {
     assert_eq!(states(&arrays, 3), ["datagram", "free", "free", "established"]);
     assert_eq!(sweep.live_at_last, 2);
     assert_eq!(arrays.own_traffic(5).closed.load(), 1, "the half-open one was never active");
+    assert_eq!(arrays.loads[5].active.load().wrapping_neg(), 2, "but it was load");
 }
 
 #[test]
