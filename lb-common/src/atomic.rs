@@ -9,8 +9,10 @@
 //! are not reordered with loads, nor stores with stores, which is what the protocols built on this need.
 //! On arm64 they need an acquire load, available to BPF from kernel 6.15 on.
 
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(all(not(target_arch = "bpf"), not(loom)))]
 use core::sync::atomic::{AtomicU64, Ordering};
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering};
 
 /// A shared 64-bit word. All bit patterns are valid; a zeroed map is a map of zero words.
 #[repr(transparent)]
@@ -23,7 +25,14 @@ pub struct Word(
 #[cfg(not(target_arch = "bpf"))]
 impl Word {
     /// A word that holds `value`.
+    #[cfg(not(loom))]
     pub const fn new(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+
+    /// A word that holds `value`.
+    #[cfg(loom)]
+    pub fn new(value: u64) -> Self {
         Self(AtomicU64::new(value))
     }
 

@@ -7,6 +7,10 @@ use lb_tests::{needs_root, skip};
 
 #[path = "cases/mod.rs"]
 mod cases;
+#[path = "kernel/contention.rs"]
+mod contention;
+#[path = "kernel/flood.rs"]
+mod flood;
 
 /// The side that the cases run on here; none, aloud, without root.
 fn balancer(lab: &Lab) -> Option<Balancer> {

@@ -2,6 +2,7 @@
 
 mod leftovers;
 mod miri;
+mod model;
 mod suites;
 pub(crate) mod tally;
 
@@ -127,7 +128,10 @@ fn run_level(level: Level, built: &Built, filter: &[String]) -> Result<Tally> {
         tally += suite.run(&environment, filter)?;
     }
     match level {
-        Level::Host => tally += suites::run_documentation_tests(filter)?,
+        Level::Host => {
+            tally += suites::run_documentation_tests(filter)?;
+            tally += model::run(filter)?;
+        }
         Level::Miri => tally += miri::run(filter)?,
         Level::Kernel | Level::EndToEnd => {}
     }

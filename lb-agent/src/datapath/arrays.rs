@@ -318,15 +318,36 @@ mod tests {
 
     #[test]
     fn every_pinned_map_has_a_size() {
-        let sizes = Sizes { flows: 1000, flows6: 1000, services: 8, backends: 16, table_size: 251, cpus: 2 };
+        let sizes = SIZES;
         let names: Vec<_> = sizes.rows().iter().map(|(name, _)| *name).collect();
         assert_eq!(names, maps::PINNED);
         assert!(sizes.rows().iter().all(|(_, rows)| *rows > 0));
     }
 
     #[test]
+    fn a_flow_at_rated_load_takes_64_bytes_at_most_all_tables_counted() {
+        for flows in [1 << 16, 1_000_000, 10_000_000, 1 << 26] {
+            let limits = crate::config::Limits { flows, ..crate::config::Limits::default() };
+            let sizes = Sizes { flows, flows6: limits.flows6(), ..SIZES };
+            // Every map whose size follows from the number of flows.
+            let rows = sizes.rows().into_iter().zip(SIZES.rows()).filter(|(row, other)| row.1 != other.1);
+            let bytes: u64 = rows
+                .map(|((name, rows), _)| match name {
+                    maps::FLOWS4 => u64::from(rows) * size_of::<Bucket4>() as u64,
+                    maps::FLOWS6 => u64::from(rows) * size_of::<Bucket6>() as u64,
+                    other => panic!("{other} grows with the number of flows: count it"),
+                })
+                .sum();
+            assert!(bytes > 0 && bytes <= 48 * u64::from(flows), "{bytes} bytes for {flows} flows");
+        }
+    }
+
+    const SIZES: Sizes =
+        Sizes { flows: 1000, flows6: 1000, services: 8, backends: 16, table_size: 251, cpus: 2 };
+
+    #[test]
     fn a_tick_is_about_a_second() {
-        let sizes = Sizes { flows: 1000, flows6: 1000, services: 8, backends: 16, table_size: 251, cpus: 2 };
+        let sizes = SIZES;
         for (hertz, shift) in [(100, 7), (250, 8), (300, 8), (1000, 10)] {
             assert_eq!(sizes.settings(hertz, 0).tick_shift, shift);
         }

@@ -29,8 +29,9 @@ impl Balancer {
     pub fn flows(&mut self) -> Vec<Flow> {
         let rows = self.rows();
         let mut flows = Vec::new();
-        rows.flows4.iter().for_each(|bucket| entries(bucket, &mut flows));
-        rows.flows6.iter().for_each(|bucket| entries(bucket, &mut flows));
+        let used = [rows.settings.flow4_buckets as usize, rows.settings.flow6_buckets as usize];
+        rows.flows4[..used[0]].iter().for_each(|bucket| entries(bucket, &mut flows));
+        rows.flows6[..used[1]].iter().for_each(|bucket| entries(bucket, &mut flows));
         flows.sort();
         flows
     }

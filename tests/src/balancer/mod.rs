@@ -9,7 +9,7 @@ use std::sync::MutexGuard;
 use lb_common::reason::{Event, Reason};
 use lb_ebpf::memory::{MemoryFrame, MemoryTables};
 
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Kernel, Runner};
 use crate::lab::{INGRESS_INDEX, Lab, Rows};
 use crate::packet::Packet;
 
@@ -40,6 +40,18 @@ impl Balancer {
         let mut balancer = Self { side: Side::Kernel(kernel::borrow()) };
         balancer.configure(lab);
         balancer
+    }
+
+    /// The program for several threads at once; the host's side has none.
+    ///
+    /// # Panics
+    /// When there are no descriptors left.
+    #[must_use]
+    pub fn runner(&self) -> Option<Runner<'_>> {
+        match &self.side {
+            Side::Host(_) => None,
+            Side::Kernel(kernel) => Some(kernel.runner().expect("a descriptor")),
+        }
     }
 
     /// Gives it another configuration; flows and counts stay.

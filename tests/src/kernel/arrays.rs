@@ -18,7 +18,7 @@ use crate::object::{Mapping, Object};
 pub(super) const BACKENDS: u32 = 64;
 const SERVICES: u32 = 64;
 const SLOT_LINES: u32 = 64;
-const FLOW_BUCKETS: u32 = 4096;
+const FLOW_BUCKETS: u32 = 32_768;
 const DIRECTORY_BUCKETS: u32 = 256;
 /// Far more than the tests use: the LRU starts to forget long before it is full.
 const FRAGMENTS: u32 = 65_536;

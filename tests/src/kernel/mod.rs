@@ -6,6 +6,7 @@
 
 mod arrays;
 mod namespace;
+mod runner;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -18,6 +19,7 @@ use crate::lab;
 use crate::object::{Object, possible_cpus};
 use arrays::Arrays;
 use namespace::Anonymous;
+pub use runner::Runner;
 
 /// The loaded program and its maps.
 pub struct Kernel {
@@ -93,6 +95,14 @@ impl Kernel {
     /// When the kernel does not take the frame: less than a link-layer header, or more than fits in a page.
     pub fn run(&self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
         self.object.run(frame)
+    }
+
+    /// The program for several threads at once.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn runner(&self) -> Result<Runner<'_>> {
+        Ok(Runner { program: self.object.entry()?, namespace: &self.namespace })
     }
 
     /// The kernel's clock.
