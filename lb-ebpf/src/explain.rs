@@ -17,6 +17,9 @@ pub enum Explanation {
     NoService,
     /// Its service has no backend that takes new flows.
     NoBackend(OnNoBackend),
+    /// Its service's table names a row that is no serving backend of it: the packet would be dropped as
+    /// [`Reason::DropInternal`](lb_common::reason::Reason::DropInternal). Must not happen.
+    Contradiction,
     /// It belongs to a flow with a backend.
     Flow {
         /// The backend.
@@ -73,7 +76,7 @@ fn family<A: Family, T: Tables>(
         }
         match select::computed::<A, T>(tables, &service, client.0, client.1) {
             Some((backend, slot)) => Explanation::Slot { backend: backend.id, slot },
-            None => Explanation::NoService,
+            None => Explanation::Contradiction,
         }
     })
 }

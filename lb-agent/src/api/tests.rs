@@ -333,7 +333,9 @@ fn status_flows_and_explain_have_the_fields_of_the_contract() {
     assert_eq!(status["flows"], json!({"active": 0, "capacity": 1000}));
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert!(status["uptime_seconds"].is_u64());
-    assert_eq!(status["reasons"][0], json!({"reason": "request_forwarded", "packets": 9}));
+    let expected = json!({"reason": "request_forwarded", "packets": 9, "packets_per_second": 0.0});
+    assert_eq!(status["reasons"][0], expected);
+    assert_eq!(status["events"], json!([{"event": "flow_evicted", "count": 0, "per_second": 0.0}]));
     assert_eq!(status["service_rates"][0]["name"], "web");
 
     let explain = |vip: &str| -> Value {

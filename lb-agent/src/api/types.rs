@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tcp::HttpCounts;
 use crate::control::Rates;
-use crate::datapath::{Candidate, FlowLoad, InterfaceStatus, Move, ReasonCount, Traffic};
+use crate::datapath::{Candidate, FlowLoad, InterfaceStatus, Move, Traffic};
 use crate::health::Health;
 use crate::model::{
     Admin, Checks, Endpoint, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, Strategy, Track, Weight,
@@ -99,7 +99,31 @@ pub struct StatusView {
     /// Every service with its rates.
     pub service_rates: Vec<ServiceRates>,
     /// How packets ended, every way with its count.
-    pub reasons: Vec<ReasonCount>,
+    pub reasons: Vec<ReasonView>,
+    /// What happened to packets on their way, every kind with its count.
+    pub events: Vec<EventView>,
+}
+
+/// A way in which packets ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ReasonView {
+    /// Stable name, as `docs/counters.md` explains it.
+    pub reason: String,
+    /// Packets since the program was first attached.
+    pub packets: u64,
+    /// Packets a second, over the last second or so.
+    pub packets_per_second: f64,
+}
+
+/// Something that happened to packets on their way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct EventView {
+    /// Stable name, as `docs/counters.md` explains it.
+    pub event: String,
+    /// How often since the program was first attached.
+    pub count: u64,
+    /// How often a second, over the last second or so.
+    pub per_second: f64,
 }
 
 /// A service as the status shows it.
@@ -145,7 +169,7 @@ pub struct ExplainView {
     /// The backend that takes it.
     #[schema(value_type = Option<String>)]
     pub backend: Option<std::net::SocketAddr>,
-    /// `flow`, `half-open`, `slot`, `candidates`, `no-service` or `no-backend`.
+    /// `flow`, `half-open`, `slot`, `candidates`, `no-service`, `no-backend` or `contradiction`.
     pub reason: String,
     /// The slot that was asked, if one was.
     pub slot: Option<u32>,

@@ -2,10 +2,11 @@
 
 use super::tcp::HttpCounts;
 use super::types::{
-    BackendView, ChangedView, ExplainView, FlowView, ServiceDetail, ServiceRates, ServiceView, StatusView,
+    BackendView, ChangedView, EventView, ExplainView, FlowView, ReasonView, ServiceDetail, ServiceRates,
+    ServiceView, StatusView,
 };
 use crate::control::{BackendNow, Changed, Explained, FlowRow, Snapshot};
-use crate::datapath::{Explanation, FlowInfo};
+use crate::datapath::{EventCount, Explanation, FlowInfo, ReasonCount};
 use crate::health::Health;
 use crate::model::{Endpoint, Refusal, Service, ServiceName};
 
@@ -46,6 +47,17 @@ impl Snapshot {
 
     /// The whole.
     pub(super) fn status(self, http: HttpCounts) -> StatusView {
+        let rate = |name: &String| self.counter_rates.get(name).copied().unwrap_or_default();
+        let reason = |ReasonCount { reason, packets }: &ReasonCount| ReasonView {
+            packets_per_second: rate(reason),
+            reason: reason.clone(),
+            packets: *packets,
+        };
+        let event = |EventCount { event, count }: &EventCount| EventView {
+            per_second: rate(event),
+            event: event.clone(),
+            count: *count,
+        };
         StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: self.revision,
@@ -55,9 +67,10 @@ impl Snapshot {
             services: self.desired.services.len(),
             backends: self.desired.backend_count(),
             service_rates: self.desired.services.values().map(|service| self.rates(service)).collect(),
+            reasons: self.reasons.iter().map(reason).collect(),
+            events: self.events.iter().map(event).collect(),
             interfaces: self.interfaces,
             flows: self.flows,
-            reasons: self.reasons,
         }
     }
 

@@ -29,7 +29,8 @@ Examples:
   lb-agent explain --protocol udp '[fd00:9::7]:5353' '[fd00::100]:53'
 
 Reasons: `flow` (the flow is known), `half-open` (known, its handshake is not done), `slot` (new: the service's table
-decides), `candidates` (new: chance or load decides), `no-service`, `no-backend`.";
+decides), `candidates` (new: chance or load decides), `no-service`, `no-backend`, `contradiction` (the service's table names
+what is not its backend: a bug).";
 
 impl Arguments {
     pub(super) fn execute(self, client: &Client, output: &Output) -> anyhow::Result<()> {
@@ -50,5 +51,31 @@ fn sentence(explained: &ExplainView) -> String {
         format!("may be:  {} ({share:.2} %)\n", candidate.backend)
     });
     let candidates: String = candidates.collect();
-    format!("service: {service}\nbackend: {backend}\nreason:  {reason}\n{slot}{candidates}")
+    let advice = if reason == "contradiction" { CONTRADICTION } else { "" };
+    format!("service: {service}\nbackend: {backend}\nreason:  {reason}\n{slot}{candidates}{advice}")
+}
+
+/// What it means, and what to do.
+const CONTRADICTION: &str = "\
+The service's table names what is not a backend of it that takes traffic: such packets are dropped as `drop_internal`.
+This is a bug: please report it with `lb-agent export` and `lb-agent status -o json`.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(reason: &str) -> String {
+        let service = Some("web".parse().unwrap());
+        let reason = reason.to_owned();
+        sentence(&ExplainView { service, backend: None, reason, slot: None, candidates: Vec::new() })
+    }
+
+    #[test]
+    fn a_contradiction_is_said_to_be_a_bug_and_nothing_else_is() {
+        assert_eq!(explained("no-backend"), "service: web\nbackend: -\nreason:  no-backend\n");
+        let text = explained("contradiction");
+        assert!(text.starts_with("service: web\nbackend: -\nreason:  contradiction\n"), "{text}");
+        assert!(text.contains("`drop_internal`") && text.contains("report it"), "{text}");
+    }
 }

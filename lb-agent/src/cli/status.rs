@@ -8,7 +8,7 @@ use super::table::{Column, render};
 use crate::api::types::{ServiceRates, StatusView};
 use crate::client::Client;
 
-/// Shows interfaces, services with their rates, the flow table and how packets ended, on one screen.
+/// Shows interfaces, services with their rates, the flow table, how packets ended and what happened to them, on one screen.
 #[derive(Debug, Args)]
 #[command(
     after_long_help = "Examples:\n  lb-agent status\n  watch lb-agent status\n  lb-agent status -o json"
@@ -41,7 +41,7 @@ fn screen(status: &StatusView) -> String {
         status.flows.capacity,
         share(status.flows.active, status.flows.capacity),
     );
-    let parts = [head, services(&status.service_rates), reasons(status)];
+    let parts = [head, services(&status.service_rates), reasons(status), events(status)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -74,14 +74,28 @@ fn services(services: &[ServiceRates]) -> String {
     render(columns, services.iter().map(row))
 }
 
-/// The outcomes that happened.
+/// The ways in which packets ended.
 fn reasons(status: &StatusView) -> String {
-    let happened: Vec<_> = status.reasons.iter().filter(|count| count.packets > 0).collect();
+    let rows = status.reasons.iter().map(|row| (&row.reason, row.packets, row.packets_per_second));
+    counters("PACKETS", rows)
+}
+
+/// What happened to packets on their way.
+fn events(status: &StatusView) -> String {
+    let rows = status.events.iter().map(|row| (&row.event, row.count, row.per_second));
+    counters("EVENTS", rows)
+}
+
+/// Those that ever happened: the rate says whether they still do.
+fn counters<'a>(title: &'static str, rows: impl Iterator<Item = (&'a String, u64, f64)>) -> String {
+    let happened: Vec<_> = rows
+        .filter(|(_, count, _)| *count > 0)
+        .map(|(name, count, rate)| [name.clone(), count.to_string(), format!("{rate:.1}")])
+        .collect();
     if happened.is_empty() {
         return String::new();
     }
-    let rows = happened.iter().map(|count| [count.reason.clone(), count.packets.to_string()]);
-    render([Column::Text("PACKETS"), Column::Number("COUNT")], rows)
+    render([Column::Text(title), Column::Number("COUNT"), Column::Number("PER S")], happened)
 }
 
 fn share(part: u64, whole: u64) -> String {
@@ -121,7 +135,13 @@ mod tests {
                 "connections_per_second": 12.34, "rx_bytes_per_second": 5.6, "tx_bytes_per_second": 0.0,
             }],
             "reasons": [
-                {"reason": "request_forwarded", "packets": 9}, {"reason": "drop_malformed", "packets": 0},
+                {"reason": "request_forwarded", "packets": 9000, "packets_per_second": 120.04},
+                {"reason": "reply_forwarded", "packets": 0, "packets_per_second": 0.0},
+                {"reason": "drop_malformed", "packets": 7, "packets_per_second": 0.0},
+            ],
+            "events": [
+                {"event": "flow_created", "count": 41, "per_second": 0.5},
+                {"event": "flow_evicted", "count": 0, "per_second": 0.0},
             ],
         }))
         .unwrap();
@@ -134,8 +154,12 @@ flows: 250 of 1000 (25.0 %)
 SERVICE  VIP                HEALTHY  ACTIVE  CONN/S  RX B/S  TX B/S
 web      10.0.0.100:80/tcp      1/2     250    12.3       6       0
 
-PACKETS            COUNT
-request_forwarded      9
+PACKETS            COUNT  PER S
+request_forwarded   9000  120.0
+drop_malformed         7    0.0
+
+EVENTS        COUNT  PER S
+flow_created     41    0.5
 ";
         assert_eq!(screen(&status), expected);
     }

@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 use super::{Changed, Control, ControlError, Handle, Order, Parts, load};
 use crate::config::Limits;
 use crate::datapath::{
-    Datapath, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Plan, ReasonCount, ServiceId, Traffic,
-    Wanted, WantedBackend,
+    Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Plan, ReasonCount, ServiceId,
+    Traffic, Wanted, WantedBackend,
 };
 use crate::health::{Failing, Probe, ProbeResult, Prober};
 use crate::model::{Change, Desired, Protocol};
@@ -48,6 +48,8 @@ pub struct Inner {
     pub full_after: Option<u64>,
     /// Live flows.
     pub flows: Vec<FlowInfo>,
+    /// Flows that gave way to others.
+    pub evicted: u64,
 }
 
 impl World {
@@ -231,6 +233,11 @@ impl Datapath for World {
             .zip([9, 0])
             .map(|(reason, packets)| ReasonCount { reason: reason.to_owned(), packets })
             .collect()
+    }
+
+    fn events(&self) -> Vec<EventCount> {
+        let (event, count) = ("flow_evicted".to_owned(), self.lock().evicted);
+        vec![EventCount { event, count }]
     }
 
     fn tick(&mut self) {}

@@ -195,8 +195,8 @@ impl Control {
         if self.out_of_step {
             self.catch_up();
         }
-        let totals = self.totals();
-        self.sampler.sample(now(), totals);
+        let sample = self.sample();
+        self.sampler.sample(now(), sample);
     }
 }
 

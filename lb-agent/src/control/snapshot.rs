@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::health_of;
-use super::rates::{Rates, Totals};
+use super::rates::{Rates, Sample, Totals};
 use super::wanted::effective_weight;
 use super::{BackendKey, Control, ControlError};
-use crate::datapath::{Explanation, FlowInfo, FlowLoad, InterfaceStatus, ReasonCount, ServiceId, Traffic};
+use crate::datapath::{
+    EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, ReasonCount, ServiceId, Traffic,
+};
 use crate::health::Health;
 use crate::model::{Admin, Backend, Desired, Endpoint, Protocol, Service, ServiceName};
 
@@ -34,6 +36,10 @@ pub struct Snapshot {
     pub in_step: bool,
     /// How packets ended.
     pub reasons: Vec<ReasonCount>,
+    /// What happened to them on their way.
+    pub events: Vec<EventCount>,
+    /// By how much each of these counters rises a second, by its name.
+    pub counter_rates: BTreeMap<String, f64>,
     /// Since the agent started.
     pub uptime: Duration,
 }
@@ -86,6 +92,8 @@ impl Control {
             flows: self.datapath.flow_load(),
             in_step: !self.out_of_step,
             reasons: self.datapath.reasons(),
+            events: self.datapath.events(),
+            counter_rates: self.sampler.counters().clone(),
             uptime: super::now().duration_since(self.started),
         }
     }
@@ -115,8 +123,15 @@ impl Control {
         self.datapath.traffic(id_of(service), address.socket())
     }
 
+    /// Everything that has a rate.
+    pub(super) fn sample(&self) -> Sample {
+        let reasons = self.datapath.reasons().into_iter().map(|count| (count.reason, count.packets));
+        let events = self.datapath.events().into_iter().map(|count| (count.event, count.count));
+        Sample { services: self.totals(), counters: reasons.chain(events).collect() }
+    }
+
     /// Every service's counters, over its backends.
-    pub(super) fn totals(&self) -> BTreeMap<ServiceName, Totals> {
+    fn totals(&self) -> BTreeMap<ServiceName, Totals> {
         let totals = |service: &Service| {
             service.endpoints().fold(Totals::default(), |sum, address| {
                 let traffic = self.traffic(service, address);

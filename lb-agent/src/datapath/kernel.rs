@@ -29,8 +29,8 @@ use super::sysctl::Sysctl;
 use super::view::{self, View};
 use super::vip::Vips;
 use super::{
-    Datapath, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Move, Plan, ReasonCount, ServiceId, Traffic,
-    Wanted, WantedService,
+    Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Move, Plan, ReasonCount,
+    ServiceId, Traffic, Wanted, WantedService,
 };
 use crate::config::Config;
 use crate::model::Protocol;
@@ -247,6 +247,10 @@ impl Datapath for Kernel {
 
     fn reasons(&self) -> Vec<ReasonCount> {
         view::reasons(&self.loaded.arrays)
+    }
+
+    fn events(&self) -> Vec<EventCount> {
+        view::events(&self.loaded.arrays)
     }
 
     fn tick(&mut self) {

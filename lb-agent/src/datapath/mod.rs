@@ -122,7 +122,7 @@ pub struct FlowInfo {
 pub struct Explanation {
     /// The backend, if one takes it.
     pub backend: Option<SocketAddr>,
-    /// `flow`, `half-open`, `slot`, `candidates`, `no-service` or `no-backend`.
+    /// `flow`, `half-open`, `slot`, `candidates`, `no-service`, `no-backend` or `contradiction`.
     pub reason: String,
     /// Index into the service's slot table, where one was asked.
     pub slot: Option<u32>,
@@ -159,12 +159,21 @@ pub struct FlowLoad {
 }
 
 /// A counter of packet outcomes, as the kernel counted it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReasonCount {
     /// Stable name, as in the documentation and the metrics.
     pub reason: String,
     /// Packets since the program was loaded.
     pub packets: u64,
+}
+
+/// A counter of what happened to packets on their way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventCount {
+    /// Stable name, as in the documentation and the metrics.
+    pub event: String,
+    /// How often since the program was loaded.
+    pub count: u64,
 }
 
 /// What has to be done, in order, to get from what is there to what is wanted. Data, not code: it can be printed and tested.
@@ -231,6 +240,9 @@ pub trait Datapath: Send {
 
     /// Every packet outcome with its count, in the order of the documentation.
     fn reasons(&self) -> Vec<ReasonCount>;
+
+    /// Everything that is counted besides, in the order of the documentation.
+    fn events(&self) -> Vec<EventCount>;
 
     /// Housekeeping: expires idle flows, frees identifiers. To be called about once a second.
     fn tick(&mut self);

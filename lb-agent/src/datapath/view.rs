@@ -21,7 +21,7 @@ use lb_ebpf::tables::{Route, RouteQuery, Tables};
 use super::arrays::Arrays;
 use super::identity::{Endpoint, number};
 use super::observed::{backend_key, service_key};
-use super::{Candidate, Explanation, FlowInfo, ReasonCount, Traffic};
+use super::{Candidate, EventCount, Explanation, FlowInfo, ReasonCount, Traffic};
 use crate::model::Protocol;
 
 /// The rows at one moment of the kernel's clock.
@@ -29,9 +29,6 @@ pub(super) struct View<'a> {
     pub(super) arrays: &'a Arrays,
     pub(super) jiffies: u64,
 }
-
-/// Events that happen to a packet after its reason has been counted.
-const AFTER_THE_VERDICT: [Event; 3] = [Event::RedirectFailed, Event::TransmitFailed, Event::ProgramException];
 
 /// What a backend has carried, over all CPUs.
 pub(super) fn traffic(arrays: &Arrays, backend: u16) -> Traffic {
@@ -51,18 +48,22 @@ pub(super) fn traffic(arrays: &Arrays, backend: u16) -> Traffic {
     sum
 }
 
-/// Every packet outcome, and what happened after the verdict, in the order of their counters.
+/// Every packet outcome, in the order of their counters.
 pub(super) fn reasons(arrays: &Arrays) -> Vec<ReasonCount> {
-    let sum = |counter: &dyn Fn(&Outcomes) -> u64| arrays.outcomes.iter().map(counter).sum();
-    let reasons = Reason::ALL.iter().map(|&reason| ReasonCount {
-        reason: reason.name().to_owned(),
-        packets: sum(&|row| row.reason(reason).load()),
-    });
-    let events = AFTER_THE_VERDICT.iter().map(|&event| ReasonCount {
-        reason: event.name().to_owned(),
-        packets: sum(&|row| row.event(event).load()),
-    });
-    reasons.chain(events).collect()
+    let packets = |reason| arrays.outcomes.iter().map(|row| row.reason(reason).load()).sum();
+    Reason::ALL
+        .iter()
+        .map(|&reason| ReasonCount { reason: reason.name().to_owned(), packets: packets(reason) })
+        .collect()
+}
+
+/// Everything that is counted besides, in the order of its counters.
+pub(super) fn events(arrays: &Arrays) -> Vec<EventCount> {
+    let count = |event| arrays.outcomes.iter().map(|row| row.event(event).load()).sum();
+    Event::ALL
+        .iter()
+        .map(|&event| EventCount { event: event.name().to_owned(), count: count(event) })
+        .collect()
 }
 
 impl View<'_> {
@@ -152,6 +153,7 @@ impl View<'_> {
             explain::Explanation::NoBackend(OnNoBackend::Reset | OnNoBackend::Drop) => {
                 answer(None, "no-backend", None)
             }
+            explain::Explanation::Contradiction => answer(None, "contradiction", None),
             explain::Explanation::Flow { backend, state } => {
                 let half_open = state == State::HALF_OPEN || state == State::ANSWERED;
                 answer(self.endpoint(backend), if half_open { "half-open" } else { "flow" }, None)
@@ -384,6 +386,16 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_names_no_backend_of_the_service_is_called_a_contradiction() {
+        let arrays = arrays();
+        let explained = || explained(&arrays, "10.0.0.9:4000", "10.0.0.100:80");
+        arrays.backends[5].state.keep_bits(!1);
+        assert_eq!(explained(), (None, "contradiction".to_owned(), false), "a dead one");
+        arrays.backends[5].state.set_bits(1);
+        assert_eq!(explained().1, "slot");
+    }
+
+    #[test]
     fn flows_are_listed_with_what_they_belong_to() {
         let arrays = arrays();
         enter(&arrays, "10.0.0.9:4000", State::ESTABLISHED);
@@ -427,17 +439,28 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_is_shown_and_what_failed_after_the_verdict() {
+    fn every_reason_and_every_event_is_shown_over_all_cpus() {
         let arrays = arrays();
-        arrays.outcomes[0].reason(Reason::RequestForwarded).count(2);
-        arrays.outcomes[1].reason(Reason::RequestForwarded).count(3);
+        for (row, count) in arrays.outcomes.iter().zip([2, 3]) {
+            row.reason(Reason::RequestForwarded).count(count);
+            row.event(Event::FlowEvicted).count(10 * count);
+        }
         arrays.outcomes[1].event(Event::RedirectFailed).count(4);
-        let counts = reasons(&arrays);
-        assert_eq!(counts.len(), Reason::ALL.len() + AFTER_THE_VERDICT.len());
-        let packets =
-            |name: &str| counts.iter().find(|count| count.reason == name).map(|count| count.packets);
-        assert_eq!(packets("request_forwarded"), Some(5));
-        assert_eq!(packets("redirect_failed"), Some(4));
-        assert_eq!(packets("reply_forwarded"), Some(0));
+        let reasons: Vec<_> =
+            reasons(&arrays).into_iter().map(|count| (count.reason, count.packets)).collect();
+        let expected: Vec<_> = Reason::ALL
+            .iter()
+            .map(|&reason| (reason.name().to_owned(), if reason == Reason::RequestForwarded { 5 } else { 0 }))
+            .collect();
+        assert_eq!(reasons, expected);
+        let events: Vec<_> = events(&arrays).into_iter().map(|count| (count.event, count.count)).collect();
+        let count = |event| match event {
+            Event::FlowEvicted => 50,
+            Event::RedirectFailed => 4,
+            _ => 0,
+        };
+        let expected: Vec<_> =
+            Event::ALL.iter().map(|&event| (event.name().to_owned(), count(event))).collect();
+        assert_eq!(events, expected);
     }
 }

@@ -35,8 +35,12 @@ fn setup(shape: Shape) -> Setup {
 
 fn counter(agent: &Agent, name: &str) -> u64 {
     let status = agent.json(["status"]).unwrap();
-    let row = status["reasons"].as_array().unwrap().iter().find(|row| row["reason"] == name);
-    row.unwrap_or_else(|| panic!("no counter {name} in {status}"))["packets"].as_u64().unwrap()
+    let find = |list: &str, kind: &str| {
+        status[list].as_array().unwrap().iter().find(|row| row[kind] == name).cloned()
+    };
+    let reason = find("reasons", "reason").map(|row| row["packets"].clone());
+    let count = reason.or_else(|| find("events", "event").map(|row| row["count"].clone()));
+    count.unwrap_or_else(|| panic!("no counter {name} in {status}")).as_u64().unwrap()
 }
 
 /// A client of each service that has had an answer: its flow and the next hops are known.
