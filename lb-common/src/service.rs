@@ -82,7 +82,7 @@ pub enum Index {
     Random = 3,
     /// Of two random slots of different backends, the one with fewer active flows per weight.
     LeastConnections = 4,
-    /// Of two random slots of different backends, the one with less latency times active flows per weight.
+    /// Reserved for a choice by latency: no strategy uses it yet, and it picks any slot.
     LeastLatency = 5,
 }
 
