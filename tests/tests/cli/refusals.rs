@@ -36,6 +36,9 @@ const UNKNOWN_OBJECTS: &[Case] = &[
     (&["backend", "remove", "web", "10.0.1.99:8080"], REFUSED, "10.0.1.99:8080"),
     (&["backend", "remove", "web", "10.0.1.99:8080", "--force"], REFUSED, "10.0.1.99:8080"),
     (&["flows", "nope"], REFUSED, "nope"),
+    (&["service", "remove", "web", "--if-revision", "999"], REFUSED, "is at revision"),
+    (&["rollback", "999"], REFUSED, "revision 999 is not kept"),
+    (&["history", "999"], REFUSED, "revision 999 is not kept"),
     (&["apply", "-f", "/nonexistent/state.toml"], REFUSED, "/nonexistent/state.toml"),
 ];
 

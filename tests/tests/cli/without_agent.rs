@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 const NOBODY: u32 = 65_534;
 
 /// Every verb that asks the agent something, with correct arguments.
-const VERBS: [&[&str]; 15] = [
+const VERBS: [&[&str]; 18] = [
     &["status"],
     &["service", "list"],
     &["service", "show", "web"],
@@ -31,6 +31,9 @@ const VERBS: [&[&str]; 15] = [
     &["backend", "enable", "web", "10.0.1.11:8080"],
     &["backend", "remove", "web", "10.0.1.11:8080"],
     &["export"],
+    &["events"],
+    &["history"],
+    &["rollback", "1"],
     &["flows"],
     &["explain", "--protocol", "tcp", "10.0.0.10:1000", "10.0.0.100:80"],
 ];

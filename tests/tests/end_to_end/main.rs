@@ -6,6 +6,7 @@
 //! | `volume` | do ten thousand connections and a gigabyte arrive whole? |
 //! | `packets` | path MTU, ping, fragments, time-to-live, no backend |
 //! | `changes` | does a change of backends, weights or strategy disturb traffic? |
+//! | `daemon` | is the service manager told, does SIGHUP reload, are other limits refused? |
 //! | `events` | is what goes wrong after the verdict counted? |
 //! | `health` | is a dead backend taken out, and taken in again? |
 //! | `restarts` | does traffic outlive the agent, and does `detach` leave nothing? |
@@ -13,6 +14,8 @@
 
 #[cfg(test)]
 mod changes;
+#[cfg(test)]
+mod daemon;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
