@@ -55,6 +55,10 @@ impl Control {
     fn try_change(&mut self, change: &Change, order: &Order) -> Result<Changed, ControlError> {
         self.check(order.precondition.as_ref())?;
         let next = self.next(change)?;
+        if self.unwanted.is_some() {
+            // The store is not at our revision until that is taken back.
+            self.settle()?;
+        }
         let changes = differences(&self.desired, &next);
         let plan = self.commit(next, order.reason.clone())?;
         for change in &changes {

@@ -43,6 +43,12 @@ impl Control {
     pub(super) fn follow(&mut self) {
         let latest = match self.store.latest() {
             Ok(latest) if latest.info.revision == self.revision => return,
+            // Our own, which the data plane refused and which could not be taken back yet.
+            Ok(latest)
+                if self.unwanted.as_ref().is_some_and(|(number, _)| *number == latest.info.revision) =>
+            {
+                return;
+            }
             Ok(latest) => latest,
             Err(failure) => return error!(error = %failure, "cannot read the state; going on with the last"),
         };
@@ -84,7 +90,7 @@ impl Control {
     }
 
     /// Has the store hold what is desired: takes back a revision that the data plane did not take.
-    fn settle(&mut self) -> Result<(), StoreError> {
+    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
         let Some((number, refusal)) = self.unwanted.clone() else { return self.store.settle() };
         let undone = Draft {
             desired: Arc::clone(&self.desired),

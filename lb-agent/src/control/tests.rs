@@ -262,6 +262,11 @@ async fn a_refused_revision_that_cannot_be_taken_back_at_once_is_later() {
     world.lock().full_after = Some(1);
     control.change(&add_backend("10.0.1.13:80"), Order::default()).unwrap_err();
     assert_eq!(world.lock().saved.backend_count(), 3, "the disk is full");
+    // Whoever is told of the refused revision does not take it for somebody else's, nor change on top of it.
+    control.follow();
+    assert_eq!(*control.desired, state());
+    let error = control.change(&add_backend("10.0.1.14:80"), Order::default()).unwrap_err().to_string();
+    assert_eq!(error, "nothing was changed: cannot save the state to /state.toml: no storage space");
     world.lock().full_after = None;
     control.catch_up();
     assert_eq!(world.lock().saved, state());
