@@ -52,17 +52,30 @@ pub struct Standing {
     pub sibling: u16,
     /// Share of new flows relative to the service's other rows; 0 takes none.
     pub weight: u16,
+    /// Whether its service tracks flows by exception ([`crate::service::Options::EXCEPTIONS`]).
+    pub by_exception: bool,
 }
+
+/// Bit of a row's state word: see [`Standing::by_exception`].
+const BY_EXCEPTION: u64 = 1 << 3;
 
 impl Standing {
     /// As the word has it; [`IN_USE`] is clear.
     pub const fn to_word(self) -> u64 {
-        (self.weight as u64) << 32 | (self.sibling as u64) << 16 | self.serving as u64
+        (self.weight as u64) << 32
+            | (self.sibling as u64) << 16
+            | if self.by_exception { BY_EXCEPTION } else { 0 }
+            | self.serving as u64
     }
 
     /// As the word says it.
     pub const fn from_word(word: u64) -> Self {
-        Self { serving: word & 1 == 1, sibling: (word >> 16) as u16, weight: (word >> 32) as u16 }
+        Self {
+            serving: word & 1 == 1,
+            by_exception: word & BY_EXCEPTION != 0,
+            sibling: (word >> 16) as u16,
+            weight: (word >> 32) as u16,
+        }
     }
 }
 
@@ -98,7 +111,7 @@ impl Backend {
             address_delta,
             endpoint_delta: address_delta.and(Delta::port(vip.1, endpoint.1)),
             protocol,
-            state: Word::from(Standing { serving: true, sibling: 0, weight: 1 }.to_word()),
+            state: Word::from(Standing { serving: true, weight: 1, ..Standing::default() }.to_word()),
             ..Self::default()
         }
     }
@@ -107,6 +120,12 @@ impl Backend {
     #[inline(always)]
     pub fn is_serving(&self) -> bool {
         self.state.load() & 1 == 1
+    }
+
+    /// Whether its service tracks flows by exception.
+    #[inline(always)]
+    pub fn is_by_exception(&self) -> bool {
+        self.state.load() & BY_EXCEPTION != 0
     }
 
     /// Share of new flows relative to the service's other backends. 0 takes none: draining, unfit or out of use.
@@ -128,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_state_word_keeps_its_parts_apart() {
-        let standing = Standing { serving: true, sibling: 0xfffe, weight: 0xfffd };
+        let standing = Standing { serving: true, sibling: 0xfffe, weight: 0xfffd, by_exception: true };
         assert_eq!(Standing::from_word(standing.to_word()), standing);
         assert_eq!(standing.to_word() & IN_USE, 0);
         let row = Backend { state: (standing.to_word() | IN_USE).into(), ..Backend::default() };

@@ -21,6 +21,9 @@ pub const SLOTS: &str = "SLOTS";
 pub const FLOWS4: &str = "FLOWS4";
 /// [`crate::flow::Bucket6`]es.
 pub const FLOWS6: &str = "FLOWS6";
+/// Words that remember the next hop of a client whose flow has no entry: the client in the upper bits, the next hop
+/// in the lower twelve.
+pub const CLIENT_HOPS: &str = "CLIENT_HOPS";
 /// [`crate::next_hop::NextHop`]s.
 pub const NEXT_HOPS: &str = "NEXT_HOPS";
 /// [`crate::counters::Outcomes`], a row for each CPU.
@@ -45,7 +48,7 @@ pub const WATCHED_CAPACITY: u32 = 256;
 pub const WATCHED_INTERFACE: u64 = 1 << 32;
 
 /// Maps that outlive a program: pinned by name. [`STAGES`] and [`WATCHED`] are not among them.
-pub const PINNED: [&str; 15] = [
+pub const PINNED: [&str; 16] = [
     SETTINGS,
     DIRECTORY,
     SERVICES,
@@ -55,6 +58,7 @@ pub const PINNED: [&str; 15] = [
     SLOTS,
     FLOWS4,
     FLOWS6,
+    CLIENT_HOPS,
     NEXT_HOPS,
     OUTCOMES,
     TRAFFIC,
@@ -69,6 +73,8 @@ pub const FRAGMENT_CAPACITY: u32 = 8192;
 pub const LINK_CAPACITY: u32 = 1024;
 /// Next hops, and the never-used row 0.
 pub const NEXT_HOP_CAPACITY: u32 = next_hop::CAPACITY;
+/// Clients whose next hop is remembered apart from a flow: 8 MiB. A power of two.
+pub const CLIENT_HOP_CAPACITY: u32 = 1 << 20;
 
 /// Buckets of half a directory: three for each thing that may be listed. Services and backends list themselves and
 /// their addresses.

@@ -62,6 +62,7 @@ counted! {
         DropReplyFragmentBeforeFirst = "drop_reply_fragment_before_first", "A later fragment from a backend, of a protocol that it serves, whose first was not seen.";
         DropUdpChecksumZero = "drop_udp_checksum_zero", "UDP over IPv6 without a checksum (RFC 8200 section 8.1).";
         DropSourceInvalid = "drop_source_invalid", "A new flow whose source cannot be a client: zero, loopback, multicast.";
+        DropSynAckStale = "drop_syn_ack_stale", "A SYN-ACK from a backend that its flow has left for another.";
         DropNoRoute = "drop_no_route", "The kernel's routing table says blackhole, unreachable or prohibit.";
         DropInternal = "drop_internal", "The tables contradict each other. Must stay zero.";
     }

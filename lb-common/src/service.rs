@@ -34,10 +34,16 @@ row!(Service, 64, { Address, Word, u64, Word, Be16, Protocol, u8, [u32; 5] });
 pub struct ServiceState {
     /// New flows that were spread in turn ([`Index::RoundRobin`]).
     pub cursor: Word,
+    /// Where flows are tracked by exception: the tick of the last change of a slot's owner, or of the last flow from
+    /// before it that could not be remembered. 0 while no slot has another base than its owner.
+    pub changed: Word,
     /// Zero.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 6],
 }
-row!(ServiceState, 64, { Word, [u64; 7] });
+/// [`ServiceState::changed`] of a change whose time the agent has not noted yet: now.
+pub const CHANGED_NOW: u64 = u64::MAX;
+
+row!(ServiceState, 64, { Word, Word, [u64; 6] });
 
 /// A service's options word.
 ///
@@ -54,6 +60,8 @@ pub struct Options(pub u64);
 impl Options {
     /// A flow whose backend is gone is ended towards its client instead of given another backend.
     pub const RESET_ON_BACKEND_DOWN: Self = Self(1 << 0);
+    /// Flows are remembered only where their slot has changed hands; slots are pairs ([`crate::slot::Owners`]).
+    pub const EXCEPTIONS: Self = Self(1 << 5);
 
     /// Whether all of `flags` are set.
     #[inline(always)]
@@ -129,6 +137,11 @@ impl Table {
                 | ((line & 0xff_ffff) as u64) << 24
                 | (slots & 0xff_ffff) as u64,
         )
+    }
+
+    /// The same at another line.
+    pub const fn at(self, line: u32) -> Self {
+        Self(self.0 & !(0xff_ffff << 24) | ((line & 0xff_ffff) as u64) << 24)
     }
 
     /// Its length.

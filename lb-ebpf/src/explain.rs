@@ -2,9 +2,10 @@
 
 use lb_common::address::{Address, Be16, Protocol};
 use lb_common::flow::{Key, State};
-use lb_common::service::{OnNoBackend, Table};
+use lb_common::service::{OnNoBackend, Options, Service, Table};
 
-use crate::classify;
+use crate::classify::{self, Found};
+use crate::exceptions;
 use crate::family::{Family, Ipv4, Ipv6};
 use crate::flows::{self, Lookup};
 use crate::select;
@@ -66,6 +67,9 @@ fn family<A: Family, T: Tables>(
     let Some(service) = classify::service::<A, T>(tables, vip.0, vip.1, protocol) else {
         return Explanation::NoService;
     };
+    if Options(service.row.options.load()).has(Options::EXCEPTIONS) {
+        return by_exception::<A, T>(tables, client, &service);
+    }
     flow::<A, T>(tables, client, service.id).unwrap_or_else(|| {
         let table = Table(service.row.table.load());
         if table.slots() == 0 {
@@ -79,6 +83,31 @@ fn family<A: Family, T: Tables>(
             None => Explanation::Contradiction,
         }
     })
+}
+
+/// Where flows are tracked by exception: the flow's answer if its slot is one to ask for and there is one, else the
+/// slot's for a packet that opens a flow.
+fn by_exception<A: Family, T: Tables>(
+    tables: &T,
+    client: (A::Address, Be16),
+    service: &Found<'_, Service>,
+) -> Explanation {
+    let table = Table(service.row.table.load());
+    if table.slots() == 0 {
+        return Explanation::NoBackend(table.on_no_backend());
+    }
+    let Some(slot) = exceptions::slot::<A, T>(tables, service.row, table, client) else {
+        return Explanation::NoService;
+    };
+    if slot.owners.look_up
+        && let Some(flow) = flow::<A, T>(tables, client, service.id)
+    {
+        return flow;
+    }
+    match slot.owners.current {
+        0 => Explanation::NoBackend(table.on_no_backend()),
+        backend => Explanation::Slot { backend, slot: slot.number },
+    }
 }
 
 /// The flow's answer, if there is a flow whose backend still serves.

@@ -47,6 +47,9 @@ pub trait Family: Copy + core::fmt::Debug {
     fn key(client: Self::Address, port: Be16, service: u16) -> Self::Key;
     /// Hash that picks a slot: of what the client sent, under the service's seed, equal on every node.
     fn slot_hash(client: Self::Address, port: Be16, seed: u64) -> u64;
+    /// Where the next hop towards a client is remembered if its flow has no entry: a hash, and what tells the client
+    /// apart from others there, in the bits that [`CLIENT_TAG`] has.
+    fn client_hop(client: Self::Address, key: u64) -> (u64, u64);
     /// This family's flow table: the bucket that the upper half of a hash chooses.
     fn bucket<T: Tables>(tables: &T, hash: u64) -> Option<&Bucket<Self::Key>>;
     /// Picks the backend of a flow, and remembers it: see [`crate::open::open`].
@@ -55,6 +58,9 @@ pub trait Family: Copy + core::fmt::Debug {
     /// (RFC 1122 section 3.2.1.3; RFC 4291 section 2.7). Answering such a source would reach others.
     fn is_unicast(address: Self::Address) -> bool;
 }
+
+/// The bits of a remembered client's word that are not the next hop's identifier.
+pub const CLIENT_TAG: u64 = !0xfff;
 
 /// One of the two ends of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +133,11 @@ impl Family for Ipv4 {
     #[inline(always)]
     fn slot_hash(client: Be32, port: Be16, seed: u64) -> u64 {
         mix((client.0 as u64) << 16 | port.0 as u64, seed)
+    }
+
+    #[inline(always)]
+    fn client_hop(client: Be32, key: u64) -> (u64, u64) {
+        (mix(client.0 as u64, key), (client.0 as u64) << 32)
     }
 
     #[inline(always)]
@@ -203,6 +214,13 @@ impl Family for Ipv6 {
     #[inline(always)]
     fn slot_hash(client: Address, port: Be16, seed: u64) -> u64 {
         mix3([client.0[0], client.0[1], port.0 as u64], seed)
+    }
+
+    /// 51 bits of hash for the tag, where an IPv4 address is held whole, and a bit that no IPv4 tag has.
+    #[inline(always)]
+    fn client_hop(client: Address, key: u64) -> (u64, u64) {
+        let hash = mix3([client.0[0], client.0[1], 0], key);
+        (hash, mix(hash, client.0[1]) & CLIENT_TAG | 1 << 12)
     }
 
     #[inline(always)]

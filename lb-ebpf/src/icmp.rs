@@ -10,8 +10,10 @@ use lb_common::backend::Backend;
 use lb_common::checksum::Delta;
 use lb_common::flow::Key;
 use lb_common::reason::Reason;
+use lb_common::service::Options;
 
 use crate::classify::{self, Found};
+use crate::exceptions;
 use crate::family::{Family, Ipv4, Ipv6, Side};
 use crate::flows::{self, Lookup};
 use crate::frame::Frame;
@@ -158,12 +160,16 @@ fn backend_of<A: Messages, T: Tables>(
     client: (A::Address, Be16),
     service: u16,
 ) -> Option<Found<'_, Backend>> {
+    let row = tables.service(service)?;
+    if Options(row.options.load()).has(Options::EXCEPTIONS) {
+        return exceptions::known::<A, T>(tables, &Found { id: service, row }, client);
+    }
     let key = A::key(client.0, client.1, service);
     let found = match flows::look_up::<A, T>(tables, key.hash(tables.settings().flow_key), key)? {
         Lookup::Hit(_, data) => Found { id: data.backend(), row: tables.backend(data.backend())? },
         Lookup::Miss => return None,
         Lookup::Untracked => {
-            let service = Found { id: service, row: tables.service(service)? };
+            let service = Found { id: service, row };
             select::computed::<A, T>(tables, &service, client.0, client.1)?.0
         }
     };

@@ -14,6 +14,7 @@
 //! request    the way to a backend          reply    the way back
 //! open       a new flow: its backend and its entry
 //! select     which backend, from the service's slots
+//! exceptions the same where flows are tracked by exception
 //! next_hops  which interface and neighbour
 //! translate  addresses, ports, checksums, TTL          link   the Ethernet header and its tags
 //! icmp       echo answered, errors translated
@@ -24,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod classify;
+pub mod exceptions;
 pub mod explain;
 pub mod family;
 pub mod flows;

@@ -4,11 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use lb_common::address::Address;
+use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory::{self, HALVES};
 use lb_common::flow::{Bucket4, Bucket6, Entry, Key};
 use lb_common::fragment::{FragmentKey, Ports};
+use lb_common::maps;
 use lb_common::next_hop::{CAPACITY, NextHop};
 use lb_common::reason::{Event, Reason};
 use lb_common::service::{Service, ServiceState};
@@ -92,6 +94,8 @@ pub struct MemoryTables {
     pub flows4: Vec<Bucket4>,
     /// IPv6 flows.
     pub flows6: Vec<Bucket6>,
+    /// By hash of a client.
+    pub client_hops: Vec<Word>,
     /// By identifier.
     pub next_hops: Vec<NextHop>,
     /// This CPU's.
@@ -149,6 +153,7 @@ impl MemoryTables {
             slots: rows(sizes.slot_lines),
             flows4: (0..sizes.flow_buckets).map(|_| Bucket4 { ways: empty_ways() }).collect(),
             flows6: (0..sizes.flow_buckets).map(|_| Bucket6 { ways: empty_ways() }).collect(),
+            client_hops: rows(maps::CLIENT_HOP_CAPACITY),
             next_hops: rows(CAPACITY),
             outcomes: Outcomes::default(),
             traffic: rows(sizes.backends),
@@ -222,6 +227,10 @@ impl Tables for MemoryTables {
 
     fn flows6(&self, bucket: u32) -> Option<&Bucket6> {
         self.flows6.get(bucket as usize)
+    }
+
+    fn client_hop(&self, hash: u32) -> Option<&Word> {
+        self.client_hops.get(hash as usize % self.client_hops.len())
     }
 
     fn next_hop(&self, id: u16) -> Option<&NextHop> {

@@ -131,7 +131,11 @@ pub fn open<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
 
 /// Makes an entry; `None` where there is no room.
 #[inline(always)]
-fn remember<A: Family, T: Tables>(tables: &T, opening: &Opening<A>, choice: Choice) -> Option<Choice> {
+pub(crate) fn remember<A: Family, T: Tables>(
+    tables: &T,
+    opening: &Opening<A>,
+    choice: Choice,
+) -> Option<Choice> {
     let &Opening { client, port, service, hash, facts } = opening;
     let now = flows::now(tables, tables.settings());
     let evicted = |victim: Data| {
@@ -158,7 +162,7 @@ fn remember<A: Family, T: Tables>(tables: &T, opening: &Opening<A>, choice: Choi
 
 /// Gives an entry another backend: its own is gone, or its connection is over and the client opens a new one.
 #[inline(always)]
-fn reassign<A: Family, T: Tables>(tables: &T, opening: &Opening<A>, choice: Choice) -> Choice {
+pub(crate) fn reassign<A: Family, T: Tables>(tables: &T, opening: &Opening<A>, choice: Choice) -> Choice {
     let &Opening { client, port, service, hash, facts } = opening;
     let settings: &Settings = tables.settings();
     let key = A::key(client, port, service);

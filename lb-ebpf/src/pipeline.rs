@@ -1,10 +1,11 @@
-//! The four programs: which steps each takes, in which order.
+//! The five programs: which steps each takes, in which order.
 //!
 //! ```text
 //! balance         plain TCP and UDP: nearly everything
 //!   balance_slow    tags, options, extension headers, fragments, broken frames: the same steps, another parser
 //!   balance_icmp    echo and errors
 //!     balance_reject  answers of our own, from the frame as it came in
+//!   balance_exceptions  flows tracked by exception whose slot has changed: the slow parser, then the flow table
 //! ```
 
 use lb_common::reason::Reason;
@@ -36,6 +37,7 @@ pub fn stage<F: Frame, T: Tables>(stage: Stage, frame: &mut F, tables: &T) -> Ve
         Stage::Slow => slow(frame, tables),
         Stage::Icmp => icmp(frame, tables),
         Stage::Reject => reject(frame, tables),
+        Stage::Exceptions => exceptions(frame, tables),
     }
 }
 
@@ -84,6 +86,13 @@ pub fn slow<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
 
 #[inline(always)]
 fn slow_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Step<Verdict> {
+    let packet = slow_packet::<A, F, T>(frame, tables, l3)?;
+    steer::<A, F, T>(frame, tables, &packet)
+}
+
+/// A TCP or UDP packet, however many tags, options, extension headers and fragments it comes with.
+#[inline(always)]
+fn slow_packet<A: Plain, F: Frame, T: Tables>(frame: &F, tables: &T, l3: usize) -> Step<Packet<A>> {
     let ip = headers_of_ours::<A, F, T>(frame, tables, l3)?;
     if ip.protocol == A::ICMP {
         return Err(Verdict::Defer(Stage::Icmp));
@@ -98,7 +107,32 @@ fn slow_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) 
         Packet::read(frame, ip).ok_or_else(|| broken(tables, cut_off))?
     };
     fragments::remember(frame, tables, &packet);
-    steer::<A, F, T>(frame, tables, &packet)
+    Ok(packet)
+}
+
+/// Flows tracked by exception, where a slot has changed.
+#[inline(always)]
+pub fn exceptions<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match after_tags(frame) {
+        Some((l3, Protocols::Ipv4)) => finish(exceptions_ip::<Ipv4, F, T>(frame, tables, l3)),
+        Some((l3, Protocols::Ipv6)) => finish(exceptions_ip::<Ipv6, F, T>(frame, tables, l3)),
+        None => Verdict::Pass(Reason::PassNotIp),
+    }
+}
+
+#[inline(always)]
+fn exceptions_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Step<Verdict> {
+    let packet = &slow_packet::<A, F, T>(frame, tables, l3)?;
+    let settings = tables.settings();
+    let ip = &packet.ip;
+    if let Some(service) =
+        classify::service::<A, T>(tables, ip.destination, packet.destination_port, ip.protocol)
+    {
+        return request::forward_exception(frame, tables, settings, packet, &service);
+    }
+    let backend = classify::endpoint::<A, T>(tables, ip.source, packet.source_port, ip.protocol)
+        .ok_or(Verdict::Pass(Reason::PassNotOurs))?;
+    reply::forward_exception(frame, tables, settings, packet, backend)
 }
 
 /// The headers of a packet; a broken one is dropped where it goes to a virtual address, and passed where it does not.

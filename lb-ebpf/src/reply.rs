@@ -7,7 +7,8 @@ use lb_common::reason::Reason;
 use lb_common::settings::Settings;
 
 use crate::classify::Found;
-use crate::family::Family;
+use crate::exceptions;
+use crate::family::{CLIENT_TAG, Family};
 use crate::flows::{self, Lookup};
 use crate::frame::Frame;
 use crate::next_hops::{self, Way};
@@ -38,8 +39,37 @@ pub fn forward<A: Family, F: Frame, T: Tables>(
     first: Found<'_, Backend>,
 ) -> Step<Verdict> {
     let client = (packet.ip.destination, packet.destination_port);
-    let owner = owner::<A, T>(tables, settings, first.id, client)
-        .ok_or(Verdict::Pass(Reason::PassReplyWithoutFlow))?;
+    let owner = if first.row.is_by_exception() {
+        exceptions::owns_by_slot::<A, T>(tables, &first, client)?;
+        Owner { backend: first, entry: None }
+    } else {
+        owner::<A, T>(tables, settings, first.id, client)
+            .ok_or(Verdict::Pass(Reason::PassReplyWithoutFlow))?
+    };
+    send_from(frame, tables, settings, packet, &owner)
+}
+
+/// Sends a backend's packet to its client where the slot alone does not say whether there is a flow.
+#[inline(always)]
+pub fn forward_exception<A: Family, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    settings: &Settings,
+    packet: &Packet<A>,
+    backend: Found<'_, Backend>,
+) -> Step<Verdict> {
+    exceptions::owns(tables, settings, packet, &backend)?;
+    send_from(frame, tables, settings, packet, &Owner { backend, entry: None })
+}
+
+#[inline(always)]
+fn send_from<A: Family, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    settings: &Settings,
+    packet: &Packet<A>,
+    owner: &Owner<'_, A::Key>,
+) -> Step<Verdict> {
     if packet.ip.hop_limit <= 1 {
         return Err(reject::with(tables, Rejection::TimeExceeded));
     }
@@ -52,7 +82,7 @@ pub fn forward<A: Family, F: Frame, T: Tables>(
         flows::account(tables, before, after);
     }
     let translation = Translation::from_backend(owner.backend.row);
-    let way = to_client::<A, F, T>(frame, tables, settings, &owner, packet.ip.destination);
+    let way = to_client::<A, F, T>(frame, tables, settings, owner, packet.ip.destination);
     if let Some(traffic) = tables.traffic(owner.backend.id) {
         traffic.tx_packets.count(1);
         traffic.tx_bytes.count(packet.ip.length as u64);
@@ -74,14 +104,23 @@ pub fn to_client<A: Family, F: Frame, T: Tables>(
         source: owner.backend.row.vip,
         destination: A::widen(client),
     };
-    let reference = owner.entry.map_or(0, |(_, data)| data.next_hop());
+    // A flow without an entry: the next hop is remembered for the client itself.
+    let (hash, tag) = A::client_hop(client, settings.flow_key);
+    let word = if owner.entry.is_none() { tables.client_hop(hash as u32) } else { None };
+    let reference = match (owner.entry, word.map(|word| word.load())) {
+        (Some((_, data)), _) => data.next_hop(),
+        (None, Some(remembered)) if remembered & CLIENT_TAG == tag => (remembered & !CLIENT_TAG) as u16,
+        _ => 0,
+    };
     let way = next_hops::resolve(tables, settings, reference, query);
-    if way.reference != reference
-        && let Some((entry, data)) = owner.entry
-    {
-        let now = Data(entry.data.load());
-        if now.generation() == data.generation() {
-            flows::update(entry, now, |data| data.by_next_hop(way.reference));
+    if way.reference != reference {
+        if let Some((entry, data)) = owner.entry {
+            let now = Data(entry.data.load());
+            if now.generation() == data.generation() {
+                flows::update(entry, now, |data| data.by_next_hop(way.reference));
+            }
+        } else if let Some(word) = word {
+            word.store(tag | way.reference as u64);
         }
     }
     way
@@ -95,6 +134,13 @@ pub fn owner<'a, A: Family, T: Tables>(
     first: u16,
     client: (A::Address, Be16),
 ) -> Option<Owner<'a, A::Key>> {
+    let row = tables.backend(first)?;
+    if row.is_by_exception() {
+        let service = Found { id: row.service, row: tables.service(row.service)? };
+        let backend =
+            exceptions::known::<A, T>(tables, &service, client).filter(|backend| backend.id == first)?;
+        return Some(Owner { backend, entry: None });
+    }
     let mut id = first;
     for _ in 0..MAX_SIBLINGS {
         let row = tables.backend(id)?;

@@ -1,12 +1,13 @@
 //! The way of a request: flow or slot, next hop, rewrite.
 
 use lb_common::backend::Backend;
-use lb_common::flow::State;
+use lb_common::flow::{Data, Entry, Key, State};
 use lb_common::reason::Reason;
-use lb_common::service::Service;
+use lb_common::service::{Options, Service};
 use lb_common::settings::Settings;
 
 use crate::classify::Found;
+use crate::exceptions;
 use crate::family::Family;
 use crate::flows::{self, Lookup};
 use crate::frame::Frame;
@@ -20,7 +21,6 @@ use crate::tables::{RouteQuery, Tables};
 use crate::tcp;
 use crate::translate::Translation;
 use crate::verdict::{Step, Verdict};
-use lb_common::flow::Key;
 
 /// Sends a packet to its backend.
 #[inline(always)]
@@ -31,13 +31,49 @@ pub fn forward<A: Family, F: Frame, T: Tables>(
     packet: &Packet<A>,
     service: &Found<'_, Service>,
 ) -> Step<Verdict> {
+    check(tables, packet)?;
+    let backend = if Options(service.row.options.load()).has(Options::EXCEPTIONS) {
+        exceptions::backend_by_slot::<A, T>(tables, service, (packet.ip.source, packet.source_port))?
+    } else {
+        backend_of(tables, settings, packet, service)?
+    };
+    send_to(frame, tables, settings, packet, &backend)
+}
+
+/// Sends a packet to its backend where the slot alone does not say which that is.
+#[inline(always)]
+pub fn forward_exception<A: Family, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    settings: &Settings,
+    packet: &Packet<A>,
+    service: &Found<'_, Service>,
+) -> Step<Verdict> {
+    check(tables, packet)?;
+    let backend = exceptions::backend_of(tables, settings, packet, service)?;
+    send_to(frame, tables, settings, packet, &backend)
+}
+
+/// What no request may have.
+#[inline(always)]
+fn check<A: Family, T: Tables>(tables: &T, packet: &Packet<A>) -> Step<()> {
     if packet.unchecked && !A::HEADER_CHECKSUM {
         return Err(Verdict::Drop(Reason::DropUdpChecksumZero));
     }
     if packet.ip.hop_limit <= 1 {
         return Err(reject::with(tables, Rejection::TimeExceeded));
     }
-    let backend = backend_of(tables, settings, packet, service)?;
+    Ok(())
+}
+
+#[inline(always)]
+fn send_to<A: Family, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    settings: &Settings,
+    packet: &Packet<A>,
+    backend: &Found<'_, Backend>,
+) -> Step<Verdict> {
     let query = || RouteQuery {
         ingress: frame.ingress(),
         source: A::widen(packet.ip.source),
@@ -74,15 +110,27 @@ fn backend_of<'a, A: Family, T: Tables>(
         && row.service == service.id
         && row.is_serving()
     {
-        if packet.has_transport
-            && let Some((before, after)) =
-                flows::update(entry, data, |data| tcp::after_request(data, packet.segment, now))
-        {
-            flows::account(tables, before, after);
-        }
+        follow(tables, entry, data, packet, now);
         return Ok(Found { id: data.backend(), row });
     }
     found(tables, A::open(tables, &Opening::of(packet, service.id, hash, true)))
+}
+
+/// Brings an entry up to date with a packet of its flow.
+#[inline(always)]
+pub(crate) fn follow<A: Family, T: Tables>(
+    tables: &T,
+    entry: &Entry<A::Key>,
+    data: Data,
+    packet: &Packet<A>,
+    now: u64,
+) {
+    if packet.has_transport
+        && let Some((before, after)) =
+            flows::update(entry, data, |data| tcp::after_request(data, packet.segment, now))
+    {
+        flows::account(tables, before, after);
+    }
 }
 
 /// The backend of a choice, or what its client meets instead.

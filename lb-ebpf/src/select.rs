@@ -92,7 +92,7 @@ pub fn computed<'a, A: Family, T: Tables>(
 
 /// The slot by what the packet says of its client.
 #[inline(always)]
-fn hashed<A: Family>(table: Table, client: A::Address, port: Be16, seed: u64) -> u32 {
+pub fn hashed<A: Family>(table: Table, client: A::Address, port: Be16, seed: u64) -> u32 {
     let port = if table.index() as u8 == Index::Source as u8 { Be16(0) } else { port };
     scale(A::slot_hash(client, port, seed), table.slots())
 }

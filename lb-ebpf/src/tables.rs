@@ -1,6 +1,7 @@
 //! What the pipeline reads and writes besides the frame: the maps, the clock, the kernel's routing table.
 
 use lb_common::Address;
+use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
@@ -38,6 +39,8 @@ pub trait Tables: Sized {
     fn flows4(&self, bucket: u32) -> Option<&Bucket4>;
     /// A bucket of IPv6 flows.
     fn flows6(&self, bucket: u32) -> Option<&Bucket6>;
+    /// The word that remembers the next hop of clients with this hash.
+    fn client_hop(&self, hash: u32) -> Option<&Word>;
     /// A next hop.
     fn next_hop(&self, id: u16) -> Option<&NextHop>;
 

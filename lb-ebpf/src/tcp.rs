@@ -69,13 +69,16 @@ pub fn after_request(data: Data, segment: Segment, now: u64) -> Data {
         State::DATAGRAM => data.stamped(now),
         _ if segment.is_ending() => data.in_state(State::CLOSING).stamped(now),
         State::ANSWERED if segment.is_syn() => data.answered(data.expected_acknowledgement(), now),
-        State::ANSWERED => {
-            let proven = segment.is_acknowledging()
-                && segment.acknowledgement as u16 == data.expected_acknowledgement();
-            if proven { data.in_state(State::ESTABLISHED).stamped(now) } else { data }
-        }
+        State::ANSWERED if proves(data, segment) => data.in_state(State::ESTABLISHED).stamped(now),
+        State::ANSWERED => data,
         _ => data.stamped(now),
     }
+}
+
+/// Whether a segment of the client acknowledges the SYN-ACK that an answered entry waits for.
+#[inline(always)]
+pub const fn proves(data: Data, segment: Segment) -> bool {
+    segment.is_acknowledging() && segment.acknowledgement as u16 == data.expected_acknowledgement()
 }
 
 /// The entry after a segment from the backend.

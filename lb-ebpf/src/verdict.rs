@@ -44,11 +44,13 @@ pub enum Stage {
     Icmp,
     /// Answers of our own.
     Reject,
+    /// Flows tracked by exception whose slot has changed.
+    Exceptions,
 }
 
 impl Stage {
     /// Every stage, in the order of the program array.
-    pub const ALL: [Self; 3] = [Self::Slow, Self::Icmp, Self::Reject];
+    pub const ALL: [Self; 4] = [Self::Slow, Self::Icmp, Self::Reject, Self::Exceptions];
 
     /// Its index in the program array.
     pub const fn index(self) -> u32 {
@@ -61,6 +63,7 @@ impl Stage {
             Self::Slow => "balance_slow",
             Self::Icmp => "balance_icmp",
             Self::Reject => "balance_reject",
+            Self::Exceptions => "balance_exceptions",
         }
     }
 }

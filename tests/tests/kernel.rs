@@ -37,6 +37,7 @@ fn the_verifier_accepts_every_program_with_logging_and_without_and_has_room_left
     needs_root!();
     let expected = [
         "balance",
+        "balance_exceptions",
         "balance_icmp",
         "balance_reject",
         "balance_slow",

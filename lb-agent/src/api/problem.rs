@@ -90,6 +90,8 @@ impl From<Refusal> for Problem {
             | Refusal::Family { .. }
             | Refusal::BackendIsVip(..)
             | Refusal::Shared(..)
+            | Refusal::ByException(..)
+            | Refusal::Fixed(..)
             | Refusal::TooManyServices(..)
             | Refusal::TooManyBackends(..) => Self::invalid(&detail),
         }

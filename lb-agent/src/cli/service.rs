@@ -12,6 +12,7 @@ use crate::api::types::{ServiceDetail, ServiceView};
 use crate::client::Client;
 use crate::model::{
     Checks, Endpoint, HealthArgument, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, Strategy,
+    Track,
 };
 
 /// Lists, adds, changes and removes services.
@@ -42,6 +43,9 @@ enum Verb {
         /// `tcp` or `udp`.
         #[arg(long, default_value = "tcp")]
         protocol: Protocol,
+        /// Which flows are remembered: `full`, all, or `exceptions`, with hash strategies, those whose slot has changed hands.
+        #[arg(long, value_name = "WHICH", default_value = "full")]
+        track: Track,
         #[command(flatten)]
         properties: Properties,
     },
@@ -149,10 +153,10 @@ impl Arguments {
                 let service: ServiceDetail = client.call(Method::GET, &["services", name.as_str()]).read()?;
                 output.data(&service, detail)
             }
-            Verb::Add { name, vip, protocol, properties } => {
+            Verb::Add { name, vip, protocol, track, properties } => {
                 let mut body = properties.json()?;
                 body.extend([("name".to_owned(), json!(name)), ("vip".to_owned(), json!(vip))]);
-                body.insert("protocol".to_owned(), json!(protocol));
+                body.extend([("protocol".to_owned(), json!(protocol)), ("track".to_owned(), json!(track))]);
                 let call = client.call(Method::POST, &["services"]).json(&Value::Object(body));
                 let service: ServiceDetail = call.read()?;
                 output.done(&service, &format!("service {name} added: {protocol} {vip}"))

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::{BackendKey, Control, ControlError, Order};
 use crate::datapath::Plan;
-use crate::model::{Change, Desired, Removal, differences};
+use crate::model::{Change, Desired, Removal, Track, differences};
 use crate::store::{Draft, StoreError};
 
 /// What a change did, or would do.
@@ -159,7 +159,8 @@ impl Control {
     fn is_gone(&self, (name, address): &BackendKey, now: SystemTime) -> Option<&'static str> {
         let service = self.desired.services.get(name)?;
         let removing = service.removing.get(address)?;
-        if self.traffic(service, *address).active_connections == 0 {
+        // Where flows are not remembered, nobody knows whether there are any.
+        if service.track == Track::Full && self.traffic(service, *address).active_connections == 0 {
             return Some("drained");
         }
         (now >= removing.deadline).then_some("drain timeout")

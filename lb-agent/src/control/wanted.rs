@@ -32,6 +32,7 @@ fn wanted_service(service: &Service, health: &impl Fn(&Service, Endpoint) -> Hea
         vip: service.vip.socket(),
         protocol: service.protocol,
         strategy: service.strategy,
+        track: service.track,
         on_no_backend: service.on_no_backend,
         on_backend_down: service.on_backend_down,
         backends,

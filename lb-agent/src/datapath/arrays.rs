@@ -9,6 +9,7 @@ use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
 
+use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory::{Bucket, HALVES};
@@ -37,6 +38,7 @@ macro_rules! rows {
     };
 }
 rows!(
+    Word,
     Settings,
     Bucket,
     Service,
@@ -159,7 +161,7 @@ impl Sizes {
     }
 
     /// The arrays by name, with the rows that each is created with.
-    pub(crate) const fn rows(&self) -> [(&'static str, u32); 15] {
+    pub(crate) const fn rows(&self) -> [(&'static str, u32); 16] {
         [
             (maps::SETTINGS, 1),
             (maps::DIRECTORY, self.directory_buckets() * HALVES),
@@ -170,6 +172,7 @@ impl Sizes {
             (maps::SLOTS, maps::slot_lines(self.services, self.table_size)),
             (maps::FLOWS4, maps::flow_buckets(self.flows)),
             (maps::FLOWS6, maps::flow_buckets(self.flows6)),
+            (maps::CLIENT_HOPS, maps::CLIENT_HOP_CAPACITY),
             (maps::NEXT_HOPS, maps::NEXT_HOP_CAPACITY),
             (maps::OUTCOMES, self.cpus),
             (maps::TRAFFIC, (self.cpus + 1) * self.backend_rows()),
@@ -214,6 +217,7 @@ pub(crate) struct Arrays {
     pub(crate) slots: Rows<SlotLine>,
     pub(crate) flows4: Rows<Bucket4>,
     pub(crate) flows6: Rows<Bucket6>,
+    pub(crate) client_hops: Rows<Word>,
     pub(crate) next_hops: Rows<NextHop>,
     pub(crate) outcomes: Rows<Outcomes>,
     pub(crate) traffic: Rows<Traffic>,
@@ -244,6 +248,7 @@ impl Arrays {
             slots: rows(maps::SLOTS, &sizes, &descriptor)?,
             flows4: rows(maps::FLOWS4, &sizes, &descriptor)?,
             flows6: rows(maps::FLOWS6, &sizes, &descriptor)?,
+            client_hops: rows(maps::CLIENT_HOPS, &sizes, &descriptor)?,
             next_hops: rows(maps::NEXT_HOPS, &sizes, &descriptor)?,
             outcomes: rows(maps::OUTCOMES, &sizes, &descriptor)?,
             traffic: rows(maps::TRAFFIC, &sizes, &descriptor)?,
@@ -290,6 +295,7 @@ impl Arrays {
             slots: rows(maps::SLOTS, &sizes),
             flows4: rows(maps::FLOWS4, &sizes),
             flows6: rows(maps::FLOWS6, &sizes),
+            client_hops: rows(maps::CLIENT_HOPS, &sizes),
             next_hops: rows(maps::NEXT_HOPS, &sizes),
             outcomes: rows(maps::OUTCOMES, &sizes),
             traffic: rows(maps::TRAFFIC, &sizes),

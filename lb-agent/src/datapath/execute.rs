@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::Context as _;
 use lb_common::backend::{Backend, IN_USE, Load, Standing};
 use lb_common::directory::Bucket;
-use lb_common::service::{Options, Service, ServiceState, Table};
+use lb_common::service::{CHANGED_NOW, Options, Service, ServiceState, Table};
 use lb_common::slot::{self, SLOTS_PER_LINE, SlotLine};
 
 use super::arrays::Arrays;
@@ -48,6 +48,9 @@ pub(crate) fn execute(
         }
         &Action::SetOptions { service, options } => {
             arrays.services[usize::from(service)].options.store(options.0);
+        }
+        &Action::NoteChange { service } => {
+            arrays.service_states[usize::from(service)].changed.store(CHANGED_NOW);
         }
         &Action::SwitchTable { service, table } => {
             arrays.services[usize::from(service)].table.store(table.0);

@@ -8,12 +8,14 @@ use aya::maps::HashMap;
 use aya::programs::Program;
 use lb_common::maps;
 use lb_common::service::{Service, Table};
+use lb_common::slot;
 use tracing::{debug, warn};
 
 pub use super::detach::{Detached, detach};
 
 use super::clock;
 use super::diagnostics::Diagnostics;
+use super::exceptions::{self, NewTable};
 use super::execute::{World, execute, rest};
 use super::host::Host;
 use super::identity::Endpoint;
@@ -22,7 +24,7 @@ use super::load::{Loaded, load};
 use super::netlink::Netlink;
 use super::observed::{Observed, Rested, region_of, service_key};
 use super::pins::PinDir;
-use super::plan::{self, TableInputs, diff};
+use super::plan::{self, Action, TableInputs, diff};
 use super::start::{bring_up, configured_interfaces, sizes};
 use super::sweep::Sweep;
 use super::sysctl::Sysctl;
@@ -180,7 +182,47 @@ impl Kernel {
             self.host.grace_period()?;
             rest(&self.loaded.arrays, &mut self.rested);
         }
-        self.sweep.step(&mut self.loaded.arrays, now);
+        self.forget_bases(now)?;
+        if let Some(pass) = self.sweep.step(&mut self.loaded.arrays, now) {
+            let tables = exceptions::settled(&self.loaded.arrays, &pass);
+            self.replace_tables(&tables)?;
+        }
+        Ok(())
+    }
+
+    /// Slots of services that track by exception forget former owners whose flows are over.
+    fn forget_bases(&mut self, now: u64) -> anyhow::Result<()> {
+        exceptions::date_changes(&self.loaded.arrays, now);
+        let tables = exceptions::outlived(&self.loaded.arrays, now);
+        self.replace_tables(&tables)?;
+        for table in &tables {
+            exceptions::forget_change(&self.loaded.arrays, table.service, now);
+        }
+        Ok(())
+    }
+
+    /// Gives services tables that say the same of new flows.
+    fn replace_tables(&mut self, tables: &[NewTable]) -> anyhow::Result<()> {
+        for NewTable { service, elements } in tables {
+            let arrays = &mut self.loaded.arrays;
+            let region = match self.rested.regions.pop_first() {
+                Some(region) => region,
+                None => {
+                    self.host.grace_period()?;
+                    rest(arrays, &mut self.rested);
+                    self.rested.regions.pop_first().context("no free slot region")?
+                }
+            };
+            let current = Table(arrays.services[usize::from(*service)].table.load());
+            let table = current.at(region * slot::lines(arrays.sizes.table_size));
+            for action in [
+                Action::WriteTable { region, slots: elements.clone() },
+                Action::SwitchTable { service: *service, table },
+            ] {
+                debug!(%action, "executing");
+                execute(&action, arrays, &mut self.rested, &mut self.host)?;
+            }
+        }
         Ok(())
     }
 

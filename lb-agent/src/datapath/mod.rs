@@ -11,6 +11,7 @@ mod clock;
 mod detach;
 mod diagnostics;
 mod ethtool;
+mod exceptions;
 mod execute;
 mod generation;
 mod grace;
@@ -35,7 +36,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{OnBackendDown, OnNoBackend, Protocol, Strategy};
+use crate::model::{OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 
 /// Everything the data plane shall do: the desired state with the verdicts of health and drain applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct WantedService {
     pub protocol: Protocol,
     /// Which table is built, and how a packet is mapped to its slot.
     pub strategy: Strategy,
+    /// Which flows are remembered.
+    pub track: Track,
     /// What a new flow meets while no backend takes traffic.
     pub on_no_backend: OnNoBackend,
     /// What a flow meets whose backend is dead or removed.

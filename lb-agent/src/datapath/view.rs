@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use lb_common::Address;
 use lb_common::address::Be16;
+use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic as TrafficRow};
 use lb_common::directory;
@@ -206,6 +207,10 @@ impl Tables for View<'_> {
         self.arrays.flows6.get(bucket as usize)
     }
 
+    fn client_hop(&self, _: u32) -> Option<&Word> {
+        None
+    }
+
     fn next_hop(&self, id: u16) -> Option<&NextHop> {
         self.arrays.next_hops.get(usize::from(id))
     }
@@ -298,7 +303,7 @@ mod tests {
                 service: 1,
                 vip,
                 endpoint: backend,
-                standing: Standing { serving: true, sibling: 0, weight: 1 },
+                standing: Standing { serving: true, weight: 1, ..Standing::default() },
             },
             Action::WriteTable { region: 0, slots: vec![5; 251] },
             Action::PutService { id: 1, vip, table, options: Options::default() },
@@ -354,7 +359,7 @@ mod tests {
     fn where_chance_decides_the_candidates_are_told_with_their_shares() {
         let mut arrays = arrays();
         let vip = endpoint("10.0.0.100:80");
-        let standing = Standing { serving: true, sibling: 0, weight: 1 };
+        let standing = Standing { serving: true, weight: 1, ..Standing::default() };
         let table = Table::new(8, 3, Index::Random, OnNoBackend::Reset);
         for action in [
             Action::PutBackend { id: 6, service: 1, vip, endpoint: endpoint("10.0.1.0:8080"), standing },

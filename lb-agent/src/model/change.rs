@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::desired::Desired;
 use super::endpoint::Endpoint;
 use super::health::Checks;
-use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Strategy};
+use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Strategy, Track};
 use super::name::ServiceName;
 use super::refusal::Refusal;
 use super::service::{Backend, Removing, Service};
@@ -70,7 +70,12 @@ impl Change {
         let mut next = desired.clone();
         match self {
             Self::AddService(service) => add_service(&mut next, service)?,
-            Self::SetService(name, change) => change.apply(next.service_mut(name)?),
+            Self::SetService(name, change) => {
+                let before = next.service(name)?.clone();
+                let service = next.service_mut(name)?;
+                change.apply(service);
+                service.keeps_unremembered_flows_of(&before)?;
+            }
             Self::RemoveService(name) => {
                 next.services.remove(name).ok_or_else(|| Refusal::UnknownService(name.clone()))?;
             }
@@ -83,7 +88,7 @@ impl Change {
             Self::RemoveBackend(name, address, removal) => {
                 next.service_mut(name)?.remove_backend(*address, *removal)?;
             }
-            Self::Declare { desired, prune } => declare(&mut next, desired, *prune),
+            Self::Declare { desired, prune } => declare(&mut next, desired, *prune)?,
         }
         Ok(next)
     }
@@ -154,20 +159,37 @@ impl Service {
 }
 
 /// Takes over what is declared. With `prune`, what is not declared goes.
-fn declare(next: &mut Desired, declared: &Desired, prune: Option<Removal>) {
+fn declare(next: &mut Desired, declared: &Desired, prune: Option<Removal>) -> Result<(), Refusal> {
     if prune.is_some() {
         next.services.retain(|name, _| declared.services.contains_key(name));
     }
     for (name, service) in &declared.services {
         let mut merged = service.clone();
         if let Some(current) = next.services.remove(name) {
+            merged.keeps_unremembered_flows_of(&current)?;
             merged.keep_backends_of(&current, prune);
         }
         next.services.insert(name.clone(), merged);
     }
+    Ok(())
 }
 
 impl Service {
+    /// Refuses what would send flows that nobody remembers to another backend. A service at another address is another.
+    fn keeps_unremembered_flows_of(&self, before: &Self) -> Result<(), Refusal> {
+        if (self.vip, self.protocol) != (before.vip, before.protocol) {
+            return Ok(());
+        }
+        if self.track != before.track {
+            return Err(Refusal::Fixed(self.name.clone(), "`track`"));
+        }
+        if self.track == Track::Exceptions && self.strategy.hashes_source() != before.strategy.hashes_source()
+        {
+            return Err(Refusal::Fixed(self.name.clone(), "what a strategy hashes"));
+        }
+        Ok(())
+    }
+
     /// Takes over from `current` the backends that were not declared: as they are, or on their way out.
     fn keep_backends_of(&mut self, current: &Self, prune: Option<Removal>) {
         for (address, removing) in &current.removing {

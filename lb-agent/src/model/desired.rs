@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use super::endpoint::Endpoint;
-use super::keyword::Protocol;
+use super::keyword::{OnBackendDown, Protocol, Track};
 use super::name::ServiceName;
 use super::refusal::Refusal;
 use super::service::Service;
@@ -42,6 +42,7 @@ impl Desired {
         let vips = self.validate_vips()?;
         let mut sharing: HashMap<(Endpoint, Protocol), usize> = HashMap::new();
         for service in self.services.values() {
+            validate_track(service)?;
             for endpoint in service.endpoints() {
                 validate_backend(service, endpoint, &vips)?;
                 let services = sharing.entry((endpoint, service.protocol)).or_default();
@@ -49,6 +50,14 @@ impl Desired {
                 if *services > Refusal::MAX_SHARED {
                     return Err(Refusal::Shared(service.name.clone(), endpoint, service.protocol));
                 }
+            }
+        }
+        for service in self.services.values().filter(|service| service.track == Track::Exceptions) {
+            let shared = service.endpoints().find(|endpoint| sharing[&(*endpoint, service.protocol)] > 1);
+            if let Some(endpoint) = shared {
+                let what = format!("backend {endpoint}, which serves another service too");
+                let way = "give it another port for this one";
+                return Err(Refusal::ByException(service.name.clone(), what, way));
             }
         }
         Ok(())
@@ -77,6 +86,22 @@ impl Desired {
             }
         }
         Ok(addresses)
+    }
+}
+
+/// What cannot be had where most flows are not remembered.
+fn validate_track(service: &Service) -> Result<(), Refusal> {
+    let refused = |what: &str, way| Err(Refusal::ByException(service.name.clone(), what.to_owned(), way));
+    match service.track {
+        Track::Full => Ok(()),
+        Track::Exceptions if service.on_backend_down == OnBackendDown::Reset => {
+            refused("`on-backend-down = \"reset\"`", "set it to \"rebalance\"")
+        }
+        Track::Exceptions if !service.strategy.is_hash() => {
+            let what = format!("`strategy = \"{}\"`", service.strategy);
+            refused(&what, "choose maglev, consistent-hash or source-hash")
+        }
+        Track::Exceptions => Ok(()),
     }
 }
 

@@ -118,6 +118,18 @@ keyword! {
     }
 }
 
+impl Strategy {
+    /// Whether a flow's backend can be computed from its packets.
+    pub const fn is_hash(self) -> bool {
+        matches!(self, Self::Maglev | Self::ConsistentHash | Self::SourceHash)
+    }
+
+    /// Whether it is computed from the client's address alone.
+    pub const fn hashes_source(self) -> bool {
+        matches!(self, Self::SourceHash)
+    }
+}
+
 keyword! {
     /// How packets get to a backend.
     Mode, "mode" {
@@ -133,6 +145,8 @@ keyword! {
         /// Every flow.
         #[default]
         Full = "full",
+        /// Those whose slot has changed hands since they may have begun; hash strategies only.
+        Exceptions = "exceptions",
     }
 }
 

@@ -56,6 +56,14 @@ pub enum Refusal {
         "{0} backends are more than `[limits] backends = {1}`: remove some, or raise the limit in the configuration"
     )]
     TooManyBackends(usize, u32),
+    /// Flows that are not remembered are found again by their hash.
+    #[error("service `{0}`: `track = \"exceptions\"` cannot have {1}: {2}, or use `track = \"full\"`")]
+    ByException(ServiceName, String, &'static str),
+    /// Nobody knows which flows there are.
+    #[error(
+        "service `{0}`: {1} cannot change while the service is in use, since no flow is remembered that would have to keep its backend: remove it and add it again, or add another service"
+    )]
+    Fixed(ServiceName, &'static str),
     /// It is on its way out.
     #[error(
         "backend {1} of service `{0}` is being removed: keep it with `lb-agent backend enable {0} {1}` first"

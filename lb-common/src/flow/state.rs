@@ -51,6 +51,13 @@ impl State {
         self.is_live() && self.0 != Self::CLOSING.0
     }
 
+    /// Whether something more than a SYN and its answer has been seen of the flow: either of these can be had with a
+    /// forged source.
+    #[inline(always)]
+    pub const fn is_confirmed(self) -> bool {
+        self.is_live() && self.0 != Self::HALF_OPEN.0 && self.0 != Self::ANSWERED.0
+    }
+
     /// Whether an entry in this state names a backend that packets may follow.
     #[inline(always)]
     pub const fn is_live(self) -> bool {

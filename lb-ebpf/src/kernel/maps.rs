@@ -6,6 +6,7 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, ProgramArray};
 use aya_ebpf::macros::btf_map;
+use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
@@ -53,6 +54,8 @@ pub(super) static FLOWS4: Array<Bucket4, { maps::flow_buckets(FLOWS_SIZE) as usi
 #[btf_map]
 pub(super) static FLOWS6: Array<Bucket6, { maps::flow_buckets(FLOWS_SIZE) as usize }, MMAPABLE> =
     Array::new();
+#[btf_map]
+pub(super) static CLIENT_HOPS: Array<Word, { maps::CLIENT_HOP_CAPACITY as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 pub(super) static NEXT_HOPS: Array<NextHop, { maps::NEXT_HOP_CAPACITY as usize }, MMAPABLE> = Array::new();
 #[btf_map]

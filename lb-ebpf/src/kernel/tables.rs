@@ -7,6 +7,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64};
 use aya_ebpf::programs::XdpContext;
+use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
@@ -86,6 +87,11 @@ impl Tables for KernelTables<'_> {
     #[inline(always)]
     fn flows6(&self, bucket: u32) -> Option<&Bucket6> {
         maps::FLOWS6.get(bucket)
+    }
+
+    #[inline(always)]
+    fn client_hop(&self, hash: u32) -> Option<&Word> {
+        maps::CLIENT_HOPS.get(hash & (lb_common::maps::CLIENT_HOP_CAPACITY - 1))
     }
 
     #[inline(always)]

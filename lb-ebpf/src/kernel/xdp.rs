@@ -47,6 +47,14 @@ fn balance_reject(ctx: XdpContext) -> u32 {
     conclude(&ctx, &tables, verdict)
 }
 
+#[xdp]
+#[inline(always)]
+fn balance_exceptions(ctx: XdpContext) -> u32 {
+    let Some(tables) = KernelTables::new(Some(&ctx)) else { return XDP_PASS };
+    let verdict = pipeline::exceptions(&mut XdpFrame(&ctx), &tables);
+    conclude(&ctx, &tables, verdict)
+}
+
 /// Turns a verdict into an action and counts its reason. Nothing else does either.
 #[inline(always)]
 fn conclude(ctx: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict) -> u32 {
@@ -87,6 +95,7 @@ fn tail_call(ctx: &XdpContext, stage: Stage) {
         Stage::Slow => call(Stage::Slow),
         Stage::Icmp => call(Stage::Icmp),
         Stage::Reject => call(Stage::Reject),
+        Stage::Exceptions => call(Stage::Exceptions),
     }
 }
 

@@ -20,7 +20,7 @@ fn tables(index: Index, weights: &[u16]) -> MemoryTables {
     for (id, &weight) in (1..).zip(weights) {
         tables.backends[usize::from(id)] = Backend {
             service: SERVICE,
-            state: Standing { serving: true, sibling: 0, weight }.to_word().into(),
+            state: Standing { serving: true, weight, ..Standing::default() }.to_word().into(),
             ..Backend::default()
         };
         slots.extend(std::iter::repeat_n(id, usize::from(weight)));

@@ -34,6 +34,7 @@ pub(super) fn rows(tables: &mut MemoryTables) -> Rows<'_> {
         slots: &mut tables.slots,
         flows4: &mut tables.flows4,
         flows6: &mut tables.flows6,
+        client_hops: &mut tables.client_hops,
         next_hops: &mut tables.next_hops,
         outcomes: std::slice::from_mut(&mut tables.outcomes),
         traffic: &mut tables.traffic,

@@ -1,6 +1,7 @@
 //! The array maps as memory.
 
 use anyhow::Result;
+use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
@@ -54,6 +55,7 @@ pub(super) struct Arrays {
     slots: Mapping<SlotLine>,
     flows4: Mapping<Bucket4>,
     flows6: Mapping<Bucket6>,
+    client_hops: Mapping<Word>,
     next_hops: Mapping<NextHop>,
     outcomes: Mapping<Outcomes>,
     traffic: Mapping<Traffic>,
@@ -75,6 +77,7 @@ impl Arrays {
                 slots: object.rows(maps::SLOTS, SLOT_LINES)?,
                 flows4: object.rows(maps::FLOWS4, FLOW_BUCKETS)?,
                 flows6: object.rows(maps::FLOWS6, FLOW_BUCKETS)?,
+                client_hops: object.rows(maps::CLIENT_HOPS, maps::CLIENT_HOP_CAPACITY)?,
                 next_hops: object.rows(maps::NEXT_HOPS, maps::NEXT_HOP_CAPACITY)?,
                 outcomes: object.rows(maps::OUTCOMES, cpus)?,
                 traffic: object.rows(maps::TRAFFIC, cpus * BACKENDS)?,
@@ -95,6 +98,7 @@ impl Arrays {
             slots: self.slots.slice(),
             flows4: self.flows4.slice(),
             flows6: self.flows6.slice(),
+            client_hops: self.client_hops.slice(),
             next_hops: self.next_hops.slice(),
             outcomes: self.outcomes.slice(),
             traffic: self.traffic.slice(),

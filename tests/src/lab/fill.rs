@@ -2,14 +2,15 @@
 
 use lb_common::ABI_VERSION;
 use lb_common::address::{Address, Be16, Protocol};
+use lb_common::atomic::Word;
 use lb_common::backend::{Backend as BackendRow, Load, Standing};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory::{self, Kind, Listing};
 use lb_common::flow::{Bucket, Bucket4, Bucket6, Key};
 use lb_common::next_hop::NextHop;
-use lb_common::service::{Service as ServiceRow, ServiceState, Table};
+use lb_common::service::{Options, Service as ServiceRow, ServiceState, Table};
 use lb_common::settings::Settings;
-use lb_common::slot::{SLOTS_PER_LINE, SlotLine, lines};
+use lb_common::slot::{Owners, SLOTS_PER_LINE, SlotLine, lines};
 
 use super::{Backend, Lab, Service, Way};
 
@@ -39,6 +40,7 @@ pub struct Rows<'a> {
     pub slots: &'a mut [SlotLine],
     pub flows4: &'a mut [Bucket4],
     pub flows6: &'a mut [Bucket6],
+    pub client_hops: &'a mut [Word],
     pub next_hops: &'a mut [NextHop],
     pub outcomes: &'a mut [Outcomes],
     pub traffic: &'a mut [Traffic],
@@ -52,6 +54,7 @@ impl Rows<'_> {
         self.flows6.iter().for_each(clear);
         self.service_states.fill(ServiceState::default());
         self.loads.fill(Load::default());
+        self.client_hops.fill(Word::default());
         self.next_hops.fill(NextHop::default());
         self.outcomes.iter_mut().for_each(|row| *row = Outcomes::default());
         self.traffic.fill(Traffic::default());
@@ -82,12 +85,22 @@ impl Rows<'_> {
         }
         let ids = || service.backends.iter().zip(first_backend..);
         let serving = || ids().filter(|(backend, _)| backend.serving).map(|(_, id)| id);
-        let slots = service.slots.clone().unwrap_or_else(|| serving().collect());
+        let mut slots = service.slots.clone().unwrap_or_else(|| serving().collect());
+        let by_exception = service.options.has(Options::EXCEPTIONS);
+        if by_exception {
+            let id = |number: u16| if number == 0 { 0 } else { number + first_backend - 1 };
+            for pair in slots.chunks_exact_mut(2) {
+                let owners = Owners::from_elements([pair[0], pair[1]]);
+                let owners = Owners { base: id(owners.base), current: id(owners.current), ..owners };
+                pair.copy_from_slice(&owners.to_elements());
+            }
+        }
         for (slot, &backend) in slots.iter().enumerate() {
             let at = line as usize + slot / SLOTS_PER_LINE as usize;
             self.slots[at].backends[slot % SLOTS_PER_LINE as usize] = backend;
         }
-        let table = Table::new(line, slots.len() as u32, service.index, service.on_no_backend);
+        let count = slots.len() as u32 / if by_exception { 2 } else { 1 };
+        let table = Table::new(line, count, service.index, service.on_no_backend);
         self.services[usize::from(id)] = ServiceRow {
             vip: service.vip,
             table: table.0.into(),
@@ -105,7 +118,9 @@ impl Rows<'_> {
         let vip = (service.vip, Be16::new(service.port));
         let endpoint = (backend.address, Be16::new(backend.port));
         let row = BackendRow::new(service_id, vip, endpoint, service.protocol);
-        row.state.store(Standing { serving: backend.serving, sibling: 0, weight: 1 }.to_word());
+        let by_exception = service.options.has(Options::EXCEPTIONS);
+        let standing = Standing { serving: backend.serving, weight: 1, by_exception, ..Standing::default() };
+        row.state.store(standing.to_word());
         let next_hop = FIRST_NEXT_HOP + id;
         let (hop, confirmed) = match backend.way {
             Way::Fresh(hop) => (hop, NEVER_STALE),

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use lb_common::address::{Address, Be16, Protocol};
 use lb_common::next_hop::{Hop, Tag};
 use lb_common::service::{Index, OnNoBackend, Options};
+use lb_common::slot::Owners;
 
 use crate::packet::{Mac, Packet, packet};
 
@@ -324,6 +325,13 @@ impl Service {
     pub const fn resetting(mut self) -> Self {
         self.options = self.options.with(Options::RESET_ON_BACKEND_DOWN);
         self
+    }
+
+    /// Flows are tracked by exception, and the slots belong to these backends, by their numbers within the service.
+    #[must_use]
+    pub fn by_exception(mut self, owners: &[Owners]) -> Self {
+        self.options = self.options.with(Options::EXCEPTIONS);
+        self.slots(&owners.iter().flat_map(|owners| owners.to_elements()).collect::<Vec<_>>())
     }
 
     /// With these slots, right or wrong, instead of one for each backend that serves.

@@ -1,6 +1,7 @@
 //! Valid frames: requests, replies, errors, fragments, other people's traffic, weighted so that every way is taken.
 
 use lb_common::service::Index;
+use lb_common::slot::Owners;
 
 use super::Random;
 use crate::lab::{Backend, FAMILIES, Hosts, LAN, Lab, ROUTER, Service, WAN, backend_mac, lan_hop, with_tags};
@@ -11,7 +12,7 @@ const OPEN: u16 = 80;
 /// The first of the ports of services that are special in one way each.
 const FIRST_SPECIAL: u16 = 81;
 /// How many of those there are, of each protocol and family.
-const SPECIALS: usize = 11;
+const SPECIALS: usize = 12;
 /// The port of the services whose backends die: the last of the special ones but one.
 const FRAIL: u16 = FIRST_SPECIAL + SPECIALS as u16 - 2;
 /// Ports of clients, from there on. Few, so that flows are met again.
@@ -90,9 +91,23 @@ fn specials(hosts: &Hosts, last: fn(Service) -> Service, later: bool) -> [Specia
         drawn(Index::RoundRobin),
         drawn(Index::Random),
         drawn(Index::LeastConnections),
+        Box::new(by_exception(hosts)),
         Box::new(move |service| service.backend(frail.clone()).resetting()),
         Box::new(last),
     ]
+}
+
+/// The port of backends whose services track by exception: such an endpoint is in one service only.
+const BY_EXCEPTION: u16 = 8090;
+
+/// Slots that have not changed, have changed, and have changed back.
+fn by_exception(hosts: &Hosts) -> impl Fn(Service) -> Service + use<> {
+    let backends = [0, 1].map(|index| Backend::at(hosts.backends[index], BY_EXCEPTION));
+    let changed = Owners::clean(1).given_to(2);
+    move |service| {
+        let service = backends.iter().cloned().fold(service, Service::backend);
+        service.by_exception(&[Owners::clean(1), changed, changed.given_to(1), Owners::clean(2).given_to(0)])
+    }
 }
 
 /// Any frame that a balancer may meet.
@@ -160,7 +175,8 @@ fn reply(random: &mut Random, hosts: &Hosts) -> Packet {
     let frame = packet().eth(backend_mac(backend), LAN);
     let frame = frame.ip(hosts.backends[backend], client(random, hosts));
     let port = client_port(random);
-    transport(random, frame, 8080, port)
+    let service = if random.once_in(3) { BY_EXCEPTION } else { 8080 };
+    transport(random, frame, service, port)
 }
 
 /// TCP or UDP, of any kind and length.

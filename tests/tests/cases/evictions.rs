@@ -60,14 +60,15 @@ fn an_established_flow_that_was_idle_too_long_stops_counting_when_it_gives_way()
 fn a_flow_without_room_is_balanced_all_the_same_and_so_are_its_replies() {
     for hosts in FAMILIES {
         let Some(mut lb) = crowd(&hosts, [(State::ESTABLISHED, 0); 4]) else { return };
-        for _ in 0..2 {
+        // The first reply finds the way to the client, which is remembered for the client then.
+        for events in [&[Event::NextHopLookup][..], &[]] {
             let run = lb.receive(&hosts.to_vip().udp(UDP[0], 80).payload("question"));
             run.assert_redirected(LAN_INDEX, &hosts.to_backend().udp(UDP[0], 8080).payload("question"));
             run.assert_counted(Reason::RequestForwarded, [Event::FlowUntracked]);
 
             let run = lb.receive(&hosts.from_backend().udp(8080, UDP[0]).payload("answer"));
             run.assert_redirected(WAN_INDEX, &hosts.from_vip().udp(80, UDP[0]).payload("answer"));
-            run.assert_counted(Reason::ReplyForwarded, [Event::NextHopLookup]);
+            run.assert_counted_with(Reason::ReplyForwarded, events);
         }
     }
 }

@@ -17,6 +17,7 @@ mod broken;
 mod checksums;
 mod errors;
 mod evictions;
+mod exceptions;
 mod flows;
 mod forwarding;
 mod fragments;

@@ -15,6 +15,7 @@ use crate::datapath::arrays::Arrays;
 use crate::datapath::identity::Endpoint;
 use crate::datapath::observed::{Observed, ObservedBackend, ObservedService, half};
 use crate::datapath::{Wanted, WantedBackend, WantedService};
+use crate::model::Track;
 
 /// Plans the way from `observed` to `wanted`. `known` says what the tables in use were built from, where that is known.
 ///
@@ -144,7 +145,12 @@ impl<'a> Differ<'a> {
                 service.name
             );
         };
-        let standing = Standing { serving: backend.serving, sibling: 0, weight: row_weight(backend) };
+        let standing = Standing {
+            serving: backend.serving,
+            sibling: 0,
+            weight: row_weight(backend),
+            by_exception: service.track == Track::Exceptions,
+        };
         let row = ObservedBackend { service: service_id, endpoint, standing };
         self.now.backends.insert(id, row);
         self.new_backends.insert(id);
@@ -242,6 +248,9 @@ impl<'a> Differ<'a> {
             let Some(current) = target.table else { continue };
             let table = self.table(target, Some(current))?;
             if table != current {
+                if target.service.track == Track::Exceptions {
+                    self.act(Action::NoteChange { service: target.id });
+                }
                 self.act(Action::SwitchTable { service: target.id, table });
                 self.now.services.entry(target.vip).and_modify(|service| service.table = table);
             }

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 
 use lb_common::backend::MAX_SIBLINGS;
 use lb_common::directory::{Bucket, Entry, Kind, hash};
-use lb_common::service::Table;
+use lb_common::service::{Options, Table};
 
 use super::diff::row_weight;
 use super::options::options;
+use super::owners::{elements, pairs};
 use super::{Action, Plan, TableInputs, diff};
 use crate::datapath::Wanted;
 use crate::datapath::arrays::{Arrays, Sizes};
@@ -20,6 +21,7 @@ use crate::datapath::observed::{
     use_of_service,
 };
 use crate::datapath::tables::{Member, build, index};
+use crate::model::Track;
 
 const SIZES: Sizes = Sizes { flows: 16, flows6: 16, services: 8, backends: 40, table_size: 61, cpus: 1 };
 
@@ -152,7 +154,7 @@ impl Lab {
         for &(service, word) in &self.tables {
             let table = Table(word);
             let listed = self.find(&service_key(&self.arrays.services[usize::from(service)]), Kind::Service);
-            for id in self.arrays.table(table.line(), table.slots()) {
+            for id in self.named(service, table) {
                 let row = &self.arrays.backends[usize::from(id)];
                 assert!(row.is_serving() && row.service == service, "{service} has slots of {id}: {row:?}");
                 // Where new flows go replies must be recognised.
@@ -162,6 +164,17 @@ impl Lab {
                 }
             }
         }
+    }
+
+    /// The backends that a table names, for new flows or for old ones.
+    fn named(&self, service: u16, table: Table) -> Vec<u16> {
+        let options = Options(self.arrays.services[usize::from(service)].options.load());
+        let by_exception = options.has(Options::EXCEPTIONS);
+        let elements = self.arrays.table(table.line(), elements(table.slots(), by_exception));
+        if !by_exception {
+            return elements;
+        }
+        pairs(&elements).flat_map(|owners| [owners.base, owners.current]).filter(|&id| id != 0).collect()
     }
 
     fn names_its_row(&self, half: usize, entry: Entry) {
@@ -242,8 +255,16 @@ impl Lab {
             assert_eq!(observed.services[&vip].options, options(service));
             let table = observed.services[&vip].table;
             assert_eq!(table.on_no_backend() as u8, service.on_no_backend as u8);
-            let slots = self.arrays.table(table.line(), table.slots());
-            assert_eq!(slots, build(service.strategy, &members, SIZES.table_size));
+            if service.track == Track::Exceptions {
+                let elements = self.arrays.table(table.line(), elements(table.slots(), true));
+                let current: Vec<_> = pairs(&elements).map(|owners| owners.current).collect();
+                let mut built = build(service.strategy, &members, table.slots());
+                built.resize(current.len(), 0);
+                assert_eq!(current, built);
+            } else {
+                let slots = self.arrays.table(table.line(), table.slots());
+                assert_eq!(slots, build(service.strategy, &members, SIZES.table_size));
+            }
             assert_eq!(table.index(), index(service.strategy));
         }
         assert_eq!(observed.backends.len(), rows);

@@ -11,12 +11,13 @@ mod directory;
 mod lab;
 pub(crate) mod moves;
 mod options;
+mod owners;
 mod removal;
 mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -31,6 +32,7 @@ use crate::model::Strategy;
 pub(crate) use diff::diff;
 #[cfg(test)]
 pub(crate) use directory::half;
+pub(crate) use owners::{elements, pairs, to_elements};
 
 /// One change of the data plane. Rows are named by their identifiers; everything that has to be decided is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub(crate) enum Action {
     WriteTable { region: u32, slots: Vec<u16> },
     /// Writes the row of a new service.
     PutService { id: u16, vip: Endpoint, table: Table, options: Options },
+    /// Notes that slots of a service that tracks by exception are about to change hands.
+    NoteChange { service: u16 },
     /// Gives a service another table.
     SwitchTable { service: u16, table: Table },
     /// Gives a service other options.
@@ -75,6 +79,7 @@ impl fmt::Display for Action {
             }
             Self::WriteTable { region, slots } => write!(f, "write {} slots to region {region}", slots.len()),
             Self::PutService { id, vip, .. } => write!(f, "write service row {id}: {vip}"),
+            Self::NoteChange { service } => write!(f, "service row {service}: slots change hands"),
             Self::SwitchTable { service, table } => {
                 write!(f, "switch service row {service} to {} slots at line {}", table.slots(), table.line())
             }
@@ -109,4 +114,6 @@ pub(crate) struct Plan {
 pub(crate) struct TableInputs {
     pub(crate) strategy: Strategy,
     pub(crate) members: Vec<Member>,
+    /// Where flows are tracked by exception: the rows that unremembered flows may stay on.
+    pub(crate) keeping: Option<BTreeSet<u16>>,
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::service::Table;
+use lb_common::service::{Options, Table};
 
 use super::Action;
+use super::owners::{elements, pairs};
 use crate::datapath::arrays::Arrays;
 use crate::datapath::identity::Endpoint;
 use crate::datapath::observed::{Occupancy, region_of, service_key, use_of_backend};
@@ -27,12 +28,18 @@ pub(crate) fn moves(arrays: &Arrays, actions: &[Action]) -> BTreeMap<Endpoint, M
     for action in actions {
         match action {
             &Action::SwitchTable { service, table } => {
-                let before = Table(arrays.services[usize::from(service)].table.load());
-                let before = arrays.table(before.line(), before.slots());
+                let row = &arrays.services[usize::from(service)];
+                let by_exception = Options(row.options.load()).has(Options::EXCEPTIONS);
+                let read = |table: Table| arrays.table(table.line(), elements(table.slots(), by_exception));
+                let owners = |elements: Vec<u16>| match by_exception {
+                    true => pairs(&elements).map(|owners| owners.current).collect(),
+                    false => elements,
+                };
+                let before = owners(read(Table(row.table.load())));
                 let region = region_of(table, arrays.sizes.table_size);
                 let after = match region.and_then(|region| written.get(&region)) {
-                    Some(slots) => (*slots).clone(),
-                    None => arrays.table(table.line(), table.slots()),
+                    Some(slots) => owners((*slots).clone()),
+                    None => owners(read(table)),
                 };
                 if before != after {
                     count_slots(arrays, &before, &after, moves.entry(service).or_default());
@@ -84,7 +91,7 @@ fn finish(arrays: &Arrays, id: u16, each: Move) -> (Endpoint, Move) {
 #[cfg(test)]
 mod tests {
     use lb_common::backend::Standing;
-    use lb_common::service::{Index, OnNoBackend, Options};
+    use lb_common::service::{Index, OnNoBackend};
 
     use super::*;
     use crate::datapath::arrays::Sizes;
@@ -117,7 +124,7 @@ mod tests {
     }
 
     fn standing(serving: bool) -> Standing {
-        Standing { serving, sibling: 0, weight: 1 }
+        Standing { serving, weight: 1, ..Standing::default() }
     }
 
     /// Service 1 with backends 5 and 6, slot by slot in turn, and so many live flows on each.

@@ -5,7 +5,7 @@ use lb_common::service::Options;
 use super::Action;
 use super::diff::{Differ, Target};
 use crate::datapath::WantedService;
-use crate::model::OnBackendDown;
+use crate::model::{OnBackendDown, Track};
 
 impl Differ<'_> {
     /// Gives services in use the options that they shall have. Before backends go, whose flows meet them.
@@ -23,8 +23,12 @@ impl Differ<'_> {
 
 /// The options of a service.
 pub(super) fn options(service: &WantedService) -> Options {
-    match service.on_backend_down {
-        OnBackendDown::Rebalance => Options::default(),
-        OnBackendDown::Reset => Options::RESET_ON_BACKEND_DOWN,
+    let mut options = Options::default();
+    if service.on_backend_down == OnBackendDown::Reset {
+        options = options.with(Options::RESET_ON_BACKEND_DOWN);
     }
+    if service.track == Track::Exceptions {
+        options = options.with(Options::EXCEPTIONS);
+    }
+    options
 }

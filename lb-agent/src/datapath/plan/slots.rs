@@ -5,10 +5,11 @@ use lb_common::service::{OnNoBackend, Table};
 use lb_common::slot;
 
 use super::diff::{Differ, Target};
+use super::owners::{self, elements};
 use super::{Action, TableInputs};
 use crate::datapath::identity::Endpoint;
 use crate::datapath::tables::{self, Member};
-use crate::model;
+use crate::model::{self, Track};
 
 impl Differ<'_> {
     /// The table word that a service shall have; plans to write the table where it is not the current one.
@@ -17,6 +18,7 @@ impl Differ<'_> {
             model::OnNoBackend::Reset => OnNoBackend::Reset,
             model::OnNoBackend::Drop => OnNoBackend::Drop,
         };
+        let by_exception = target.service.track == Track::Exceptions;
         let index = tables::index(target.service.strategy);
         let word = |line, slots| Table::new(line, slots, index, on_no_backend);
         let inputs = inputs(target);
@@ -25,8 +27,13 @@ impl Differ<'_> {
         if let (true, Some(current)) = (unchanged, current) {
             return Ok(word(current.line(), current.slots()));
         }
-        let slots = tables::build(inputs.strategy, &inputs.members, self.table_size());
-        let before = current.map(|table| self.arrays.table(table.line(), table.slots())).unwrap_or_default();
+        let before = current
+            .map(|table| self.arrays.table(table.line(), elements(table.slots(), by_exception)))
+            .unwrap_or_default();
+        let slots = match &inputs.keeping {
+            None => tables::build(inputs.strategy, &inputs.members, self.table_size()),
+            Some(keeping) => owners::change(&before, &inputs, keeping, self.table_size()),
+        };
         if let Some(current) = current
             && slots == before
         {
@@ -37,7 +44,8 @@ impl Differ<'_> {
             return Ok(word(0, 0));
         }
         let region = self.region()?;
-        let table = word(region * slot::lines(self.table_size()), slots.len() as u32);
+        let count = slots.len() as u32 / elements(1, by_exception);
+        let table = word(region * slot::lines(self.table_size()), count);
         self.act(Action::WriteTable { region, slots });
         Ok(table)
     }
@@ -67,7 +75,11 @@ fn inputs(target: &Target<'_>) -> TableInputs {
             Member { address: endpoint.address, port: endpoint.port, weight, id }
         })
         .collect();
-    TableInputs { strategy: target.service.strategy, members }
+    let keeping = (target.service.track == Track::Exceptions).then(|| {
+        let serving = target.backends.iter().filter(|(_, backend)| backend.serving);
+        serving.map(|(id, _)| *id).collect()
+    });
+    TableInputs { strategy: target.service.strategy, members, keeping }
 }
 
 fn describe(target: &Target<'_>, inputs: &TableInputs, before: &[u16], after: &[u16]) -> String {

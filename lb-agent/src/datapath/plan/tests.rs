@@ -8,7 +8,7 @@ use proptest::strategy::Strategy as Generator;
 use super::Action;
 use super::lab::Lab;
 use crate::datapath::{Wanted, WantedBackend, WantedService};
-use crate::model::{OnBackendDown, OnNoBackend, Protocol, Strategy};
+use crate::model::{OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 
 #[test]
 fn the_first_service_comes_up_in_order() {
@@ -161,6 +161,7 @@ fn kind(action: &Action) -> &'static str {
         Action::WriteTable { .. } => "WriteTable",
         Action::PutService { .. } => "PutService",
         Action::SwitchTable { .. } => "SwitchTable",
+        Action::NoteChange { .. } => "NoteChange",
         Action::SetOptions { .. } => "SetOptions",
         Action::WriteDirectory { .. } => "WriteDirectory",
         Action::SwitchDirectory { .. } => "SwitchDirectory",
@@ -184,6 +185,7 @@ fn service(vip: &str, backends: &[&str]) -> WantedService {
         vip: vip.parse().unwrap(),
         protocol: Protocol::Tcp,
         strategy: Strategy::Maglev,
+        track: Track::Full,
         on_no_backend: OnNoBackend::Reset,
         on_backend_down: OnBackendDown::Rebalance,
         backends: backends.iter().map(backend).collect(),
@@ -203,7 +205,9 @@ fn any_wanted() -> impl Generator<Value = Wanted> {
                 .map(|((host, port, udp), service)| {
                     let vip = SocketAddr::from(([10, 0, 0, 100 + host], 80 + port));
                     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-                    WantedService { name: vip.to_string(), vip, protocol, ..service }
+                    // Fixed for as long as a service is in use.
+                    let track = if host == 1 { Track::Exceptions } else { Track::Full };
+                    WantedService { name: vip.to_string(), vip, protocol, track, ..service }
                 })
                 .collect(),
         }

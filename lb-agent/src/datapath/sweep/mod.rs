@@ -10,13 +10,17 @@ mod marks;
 mod recount;
 
 use std::collections::BTreeSet;
+use std::mem;
 
 use lb_common::flow::{Bucket, Data, Entry, Key, State};
-use lb_common::next_hop::{CAPACITY, RowState};
+use lb_common::next_hop::{CAPACITY, NextHop, RowState};
 use lb_common::service::Options;
 use lb_common::settings::timeout;
 
+use lb_ebpf::family::CLIENT_TAG;
+
 use super::arrays::Arrays;
+use super::exceptions::Pass;
 use super::observed::{Occupancy, use_of_backend, use_of_service};
 use bits::BitSet;
 use marks::Marks;
@@ -37,6 +41,8 @@ pub(crate) struct Sweep {
     /// Rows that live entries name.
     named: Rows,
     next_hops: BitSet,
+    /// What it sees of services that track by exception.
+    exceptions: Pass,
     live: u64,
     /// When the last audit began; none has yet.
     audited: Option<u64>,
@@ -79,8 +85,11 @@ impl Sweep {
     ///
     /// Whenever a step [begins](Self::begins) a pass, a grace period must have passed since the last row was taken out of use;
     /// and if the pass is [an audit](Self::audits), since the last step.
-    pub(crate) fn step(&mut self, arrays: &mut Arrays, now: u64) {
+    ///
+    /// Returns what a pass that ended has seen of services that track by exception.
+    pub(crate) fn step(&mut self, arrays: &mut Arrays, now: u64) -> Option<Pass> {
         self.step_over(arrays, now, BUCKETS_PER_TICK);
+        self.begins().then(|| mem::take(&mut self.exceptions))
     }
 
     fn step_over(&mut self, arrays: &mut Arrays, now: u64, buckets: usize) {
@@ -110,6 +119,7 @@ impl Sweep {
         self.resting = Rows::default();
         self.next_hops = BitSet::default();
         self.live = 0;
+        self.exceptions = Pass::begin(arrays);
         self.auditing = self.audits(now);
         if self.auditing {
             self.audited = Some(now);
@@ -151,7 +161,10 @@ impl Sweep {
 
     /// What a live entry is after this visit; none where it was freed.
     fn kept<K: Key>(&mut self, arrays: &Arrays, entry: &Entry<K>, data: Data, now: u64) -> Option<Data> {
-        let (_, _, service) = K::read(&entry.key);
+        let (client, port, service) = K::read(&entry.key);
+        if !self.exceptions.is_idle() {
+            self.exceptions.meet((client, port), service, data.backend());
+        }
         // Nobody looks up a flow of a service that is gone; a flow whose backend is gone is balanced anew anyhow.
         let homeless =
             self.resting.services.contains(service) || self.resting.backends.contains(data.backend());
@@ -216,6 +229,14 @@ impl Sweep {
     fn free_next_hops(&mut self, arrays: &Arrays) {
         for row in arrays.backends.iter() {
             self.next_hops.insert(row.next_hop.load() as u16 & (CAPACITY as u16 - 1));
+        }
+        let retired = |row: &NextHop| row.state.load() & 3 == RowState::Retired as u64;
+        if !arrays.next_hops.iter().any(retired) {
+            self.unnamed_next_hops.clear();
+            return;
+        }
+        for word in arrays.client_hops.iter() {
+            self.next_hops.insert((word.load() & !CLIENT_TAG) as u16);
         }
         let mut unnamed = BTreeSet::new();
         for (id, row) in (0..).zip(arrays.next_hops.iter()).skip(1) {
