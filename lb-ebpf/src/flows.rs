@@ -61,7 +61,8 @@ pub fn look_up<'a, A: Family, T: Tables>(
     }
     if home.is_marked(Mark::Spill) {
         let second = A::bucket(tables, second(hash))?;
-        let way = find_spilled(second, &key);
+        let [a, b, c] = key.to_words();
+        let way = find_spilled::<A::Key>(second, a, b, c);
         let entry = &second.ways[tables.forget(way) % WAYS];
         if way < WAYS
             && let Some(data) = matching(entry, key)
@@ -96,8 +97,8 @@ const CACHE_LINE: usize = 64;
 /// The way of a flow's entry in its second bucket, or [`WAYS`]. A function of its own in the kernel too: one flow in thirty
 /// comes here, and its copies would double the program.
 #[inline(never)]
-fn find_spilled<K: Key>(bucket: &Bucket<K>, key: &K) -> usize {
-    find(bucket, *key).map_or(WAYS, |(way, _)| way)
+fn find_spilled<K: Key>(bucket: &Bucket<K>, a: u64, b: u64, c: u64) -> usize {
+    find(bucket, K::from_words([a, b, c])).map_or(WAYS, |(way, _)| way)
 }
 
 /// The entry's data word if it is this flow's: the key compared between two reads of one generation.

@@ -1,6 +1,6 @@
 //! The way of a reply: find the flow it belongs to, put the virtual address back, send it to the client.
 
-use lb_common::address::Be16;
+use lb_common::address::{Address, Be16};
 use lb_common::backend::{Backend, MAX_SIBLINGS};
 use lb_common::flow::{Data, Entry, Key};
 use lb_common::reason::Reason;
@@ -105,12 +105,9 @@ pub fn to_client<A: Family, F: Frame, T: Tables>(
         destination: A::widen(client),
     };
     // A flow without an entry: the next hop is remembered for the client itself.
-    let (hash, tag) = A::client_hop(client, settings.flow_key);
-    let word = if owner.entry.is_none() { tables.client_hop(hash as u32) } else { None };
-    let reference = match (owner.entry, word.map(|word| word.load())) {
-        (Some((_, data)), _) => data.next_hop(),
-        (None, Some(remembered)) if remembered & CLIENT_TAG == tag => (remembered & !CLIENT_TAG) as u16,
-        _ => 0,
+    let reference = match owner.entry {
+        Some((_, data)) => data.next_hop(),
+        None => remembered::<A, T>(tables, settings, client),
     };
     let way = next_hops::resolve(tables, settings, reference, query);
     if way.reference != reference {
@@ -119,11 +116,33 @@ pub fn to_client<A: Family, F: Frame, T: Tables>(
             if now.generation() == data.generation() {
                 flows::update(entry, now, |data| data.by_next_hop(way.reference));
             }
-        } else if let Some(word) = word {
-            word.store(tag | way.reference as u64);
+        } else {
+            let Address([head, tail]) = A::widen(client);
+            remember::<A, T>(tables, head, tail, way.reference as u64);
         }
     }
     way
+}
+
+/// The next hop that is remembered for a client; 0 for none.
+#[inline(always)]
+fn remembered<A: Family, T: Tables>(tables: &T, settings: &Settings, client: A::Address) -> u16 {
+    let (hash, tag) = A::client_hop(client, settings.flow_key);
+    match tables.client_hop(hash as u32).map(|word| word.load()) {
+        Some(word) if word & CLIENT_TAG == tag => (word & !CLIENT_TAG) as u16,
+        _ => 0,
+    }
+}
+
+/// Remembers a next hop for a client. A function of its own in the kernel too: rare, and where it were inlined, what it needs
+/// would be kept on a stack that is nearly full.
+#[inline(never)]
+fn remember<A: Family, T: Tables>(tables: &T, head: u64, tail: u64, reference: u64) {
+    let client = A::narrow(&Address([head, tail]));
+    let (hash, tag) = A::client_hop(client, tables.settings().flow_key);
+    if let Some(word) = tables.client_hop(hash as u32) {
+        word.store(tag | reference);
+    }
 }
 
 /// Which of the services that an endpoint serves a client's flow goes to: the one whose flow names this very backend.

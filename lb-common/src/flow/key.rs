@@ -17,6 +17,11 @@ pub trait Key: Copy + PartialEq + core::fmt::Debug {
     fn is(self, stored: &Self::Stored) -> bool;
     /// Writes the key. Only the holder of the bucket's lock may.
     fn write(self, stored: &Self::Stored);
+    /// The key as words, those that it does not have zero: functions of the kernel take words in registers, where a key
+    /// would lie on a stack that is nearly full.
+    fn to_words(self) -> [u64; 3];
+    /// The key of these words.
+    fn from_words(words: [u64; 3]) -> Self;
     /// Reads the key back.
     fn load(stored: &Self::Stored) -> Self;
     /// Client address, client port, service.
@@ -54,6 +59,16 @@ impl Key for Key4 {
     #[inline(always)]
     fn is(self, stored: &Word) -> bool {
         stored.load() == self.0
+    }
+
+    #[inline(always)]
+    fn to_words(self) -> [u64; 3] {
+        [self.0, 0, 0]
+    }
+
+    #[inline(always)]
+    fn from_words(words: [u64; 3]) -> Self {
+        Self(words[0])
     }
 
     #[inline(always)]
@@ -95,6 +110,16 @@ impl Key for Key6 {
     #[inline(always)]
     fn is(self, stored: &[Word; 3]) -> bool {
         stored[0].load() == self.0[0] && stored[1].load() == self.0[1] && stored[2].load() == self.0[2]
+    }
+
+    #[inline(always)]
+    fn to_words(self) -> [u64; 3] {
+        self.0
+    }
+
+    #[inline(always)]
+    fn from_words(words: [u64; 3]) -> Self {
+        Self(words)
     }
 
     #[inline(always)]

@@ -135,7 +135,8 @@ fn deepest(code: &[Instruction], first: usize) -> u32 {
             below = below.max(deepest(code, callee));
         }
     }
-    own.next_multiple_of(32) + below
+    // A function that uses none is counted all the same.
+    own.max(1).next_multiple_of(32) + below
 }
 
 #[cfg(test)]
