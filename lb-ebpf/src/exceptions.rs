@@ -69,6 +69,9 @@ pub fn backend_by_slot<'a, A: Family, T: Tables>(
     if owners.look_up {
         return Err(Verdict::Defer(Stage::Exceptions));
     }
+    if !A::is_unicast(client.0) {
+        return Err(Verdict::Drop(Reason::DropSourceInvalid));
+    }
     serving(tables, owners.base, service.id).ok_or(Verdict::INTERNAL)
 }
 
@@ -205,7 +208,8 @@ fn owners_of<A: Family, T: Tables>(
 ) -> Step<Owners> {
     let service = tables.service(backend.row.service).ok_or(Verdict::INTERNAL)?;
     let table = Table(service.table.load());
-    if table.slots() == 0 {
+    // No flow is remembered that would show who can be a client.
+    if table.slots() == 0 || !A::is_unicast(client.0) {
         return Err(Verdict::Pass(Reason::PassReplyWithoutFlow));
     }
     Ok(slot::<A, T>(tables, service, table, client).ok_or(Verdict::INTERNAL)?.owners)
@@ -219,7 +223,7 @@ pub fn known<'a, A: Family, T: Tables>(
     client: (A::Address, Be16),
 ) -> Option<Found<'a, Backend>> {
     let table = Table(service.row.table.load());
-    if table.slots() == 0 {
+    if table.slots() == 0 || !A::is_unicast(client.0) {
         return None;
     }
     let owners = slot::<A, T>(tables, service.row, table, client)?.owners;

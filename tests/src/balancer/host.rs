@@ -8,7 +8,7 @@ use crate::lab::{self, Lab, Rows};
 #[must_use]
 pub fn tables(lab: &Lab) -> MemoryTables {
     let sizes =
-        Sizes { services: 64, backends: 64, slot_lines: 64, flow_buckets: 4096, directory_buckets: 256 };
+        Sizes { services: 64, backends: 128, slot_lines: 64, flow_buckets: 4096, directory_buckets: 256 };
     let mut tables = MemoryTables::new(sizes);
     tables.routes = lab::routes().collect();
     tables.default_route = lab::default_route();

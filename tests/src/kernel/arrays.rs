@@ -16,7 +16,7 @@ use crate::lab::Rows;
 use crate::object::{Mapping, Object};
 
 /// Rows of the backend array, and so of each CPU's traffic.
-pub(super) const BACKENDS: u32 = 64;
+pub(super) const BACKENDS: u32 = 128;
 const SERVICES: u32 = 64;
 const SLOT_LINES: u32 = 64;
 const FLOW_BUCKETS: u32 = 32_768;

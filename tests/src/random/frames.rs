@@ -97,6 +97,8 @@ fn specials(hosts: &Hosts, last: fn(Service) -> Service, later: bool) -> [Specia
     ]
 }
 
+/// The port of the services that track by exception: the one before.
+const HANDED_OVER: u16 = FRAIL - 1;
 /// The port of backends whose services track by exception: such an endpoint is in one service only.
 const BY_EXCEPTION: u16 = 8090;
 
@@ -113,16 +115,28 @@ fn by_exception(hosts: &Hosts) -> impl Fn(Service) -> Service + use<> {
 /// Any frame that a balancer may meet.
 pub fn any_frame(random: &mut Random) -> Packet {
     let hosts = random.pick(&FAMILIES);
-    let frame = match random.below(100) {
+    let frame = match random.below(105) {
         0..32 => request(random, &hosts),
         32..40 => to_frail(random, &hosts),
         40..65 => reply(random, &hosts),
         65..75 => about_reply(random, &hosts),
         75..85 => about_request(random, &hosts),
         85..90 => echo(random, &hosts),
+        100..105 => handed_over(random, &hosts),
         _ => other(random, &hosts),
     };
     decorate(random, &hosts, frame)
+}
+
+/// A handshake with a service that tracks by exception, of one of a few flows: its SYN, or an answer of either backend.
+fn handed_over(random: &mut Random, hosts: &Hosts) -> Packet {
+    let port = FIRST_CLIENT_PORT + random.below(8) as u16;
+    if random.once_in(2) {
+        return packet().eth(ROUTER, WAN).ip(hosts.client, hosts.vip).tcp(port, HANDED_OVER).syn();
+    }
+    let backend = random.below(2);
+    let frame = packet().eth(backend_mac(backend), LAN).ip(hosts.backends[backend], hosts.client);
+    frame.tcp(BY_EXCEPTION, port).seq(random.below(3) as u32).syn().ack(1)
 }
 
 /// A plain request to a service whose backends serve: protocol and flow at random.
@@ -151,7 +165,7 @@ fn client_port(random: &mut Random) -> u16 {
 }
 
 fn request(random: &mut Random, hosts: &Hosts) -> Packet {
-    let port = match random.below(3) {
+    let port = match random.below(2) {
         0 => FIRST_SPECIAL + random.below(SPECIALS) as u16,
         _ => OPEN,
     };

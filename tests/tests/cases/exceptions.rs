@@ -171,3 +171,17 @@ fn an_error_about_an_old_flow_reaches_its_backend_and_its_client() {
         }
     }
 }
+
+#[test]
+fn who_cannot_be_a_client_has_no_flow() {
+    for hosts in FAMILIES {
+        let nobody = if hosts.is_v6() { "ff02::1" } else { "224.0.0.1" };
+        for changed in [false, true] {
+            let mut lb = balancer!(lab(&hosts, changed));
+            let run = lb.receive(&hosts.to_vip().from(nobody).tcp(PORT, 80).syn());
+            run.assert_dropped().assert_counted(Reason::DropSourceInvalid, []);
+            let run = lb.receive(&from(&hosts, 0).to(nobody).tcp(8080, PORT).ack(1));
+            run.assert_untouched().assert_counted(Reason::PassReplyWithoutFlow, []);
+        }
+    }
+}
