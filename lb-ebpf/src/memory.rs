@@ -153,7 +153,8 @@ impl MemoryTables {
             slots: rows(sizes.slot_lines),
             flows4: (0..sizes.flow_buckets).map(|_| Bucket4 { ways: empty_ways() }).collect(),
             flows6: (0..sizes.flow_buckets).map(|_| Bucket6 { ways: empty_ways() }).collect(),
-            client_hops: rows(maps::CLIENT_HOP_CAPACITY),
+            // Miri takes seconds to fill a million words, for each of these tables.
+            client_hops: rows(if cfg!(miri) { 64 } else { maps::CLIENT_HOP_CAPACITY }),
             next_hops: rows(CAPACITY),
             outcomes: Outcomes::default(),
             traffic: rows(sizes.backends),
