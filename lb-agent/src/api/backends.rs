@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::etag::{IfMatch, Tagged};
 use super::extract::{BackendPath, Body, Parameters, ServicePath};
-use super::problem::Problem;
+use super::problem::{NotDone, Problem};
 use super::state::drain;
 use super::types::BackendView;
 use crate::control::Handle;
@@ -37,7 +37,7 @@ pub(super) struct RemovalParameters {
     path = "/v1/backends",
     responses(
         (status = 200, description = "The backends of all services", body = Vec<BackendView>, headers(("ETag" = String, description = "The revision that it is at"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn list(State(control): State<Handle>) -> Result<Tagged<Vec<BackendView>>, Problem> {
@@ -51,7 +51,7 @@ pub(super) async fn list(State(control): State<Handle>) -> Result<Tagged<Vec<Bac
     params(ServicePath),
     responses(
         (status = 200, description = "The backends of one service", body = Vec<BackendView>, headers(("ETag" = String, description = "The revision that it is at"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn list_of(
@@ -68,7 +68,7 @@ pub(super) async fn list_of(
     params(BackendPath),
     responses(
         (status = 200, description = "The backend", body = BackendView, headers(("ETag" = String, description = "The revision that it is at"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn show(
@@ -86,7 +86,7 @@ pub(super) async fn show(
     request_body(content = RawBackend),
     responses(
         (status = 201, description = "Added", body = BackendView, headers(("ETag" = String, description = "The revision that it is at"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn add(
@@ -107,7 +107,7 @@ pub(super) async fn add(
     request_body(content = BackendChange),
     responses(
         (status = 200, description = "Changed", body = BackendView, headers(("ETag" = String, description = "The revision that it is at"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn set(
@@ -129,7 +129,7 @@ pub(super) async fn set(
     responses(
         (status = 202, description = "Drains, and goes with its last flow", body = BackendView, headers(("ETag" = String, description = "The revision that it is at"))),
         (status = 204, description = "Gone"),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn remove(

@@ -10,7 +10,7 @@ use futures_util::stream::{self, Stream};
 use serde::Deserialize;
 
 use super::extract::Parameters;
-use super::problem::Problem;
+use super::problem::{NotDone, Problem};
 use crate::control::Handle;
 use crate::events::{Event, Happening};
 
@@ -36,7 +36,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
     params(EventParameters, ("Last-Event-ID" = Option<u64>, Header, description = "As `after`")),
     responses(
         (status = 200, description = "Server-sent events; the data of each is one of these", body = Event, content_type = "text/event-stream"),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn listen(

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::Api;
 use super::extract::Parameters;
-use super::problem::Problem;
+use super::problem::{NotDone, Problem};
 use super::types::{ExplainView, FlowView, StatusView};
 use crate::control::Handle;
 use crate::model::{Endpoint, Protocol, ServiceName};
@@ -38,7 +38,7 @@ const FLOWS: usize = 100_000;
     path = "/v1/status",
     responses(
         (status = 200, description = "Everything on one screen", body = StatusView),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn status(State(api): State<Api>) -> Result<Json<StatusView>, Problem> {
@@ -51,7 +51,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<StatusView>, P
     params(FlowParameters),
     responses(
         (status = 200, description = "Live flows", body = Vec<FlowView>),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn flows(
@@ -68,7 +68,7 @@ pub(super) async fn flows(
     params(ExplainParameters),
     responses(
         (status = 200, description = "Where a packet would go", body = ExplainView),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn explain(

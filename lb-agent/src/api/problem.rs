@@ -26,6 +26,12 @@ pub struct Problem {
 /// Characters of a detail at most.
 const MAX_DETAIL: usize = 600;
 
+/// What every route may answer instead of what it is asked for, as the description of the API has it.
+#[derive(utoipa::IntoResponses)]
+#[response(status = "default", description = "Not done", content_type = "application/problem+json")]
+#[expect(dead_code, reason = "a description: the answer itself is a `Problem`")]
+pub(super) struct NotDone(#[to_schema] Problem);
+
 impl Problem {
     fn new(status: StatusCode, name: &str, title: &str, detail: &str) -> Self {
         Self {

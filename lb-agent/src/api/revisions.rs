@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::etag::{IfMatch, Tagged, tag};
 use super::extract::{Parameters, RevisionPath};
-use super::problem::Problem;
+use super::problem::{NotDone, Problem};
 use super::state::{drain, render};
 use super::types::ChangedView;
 use crate::control::{Handle, Order};
@@ -31,7 +31,7 @@ pub(super) struct RollbackParameters {
     path = "/v1/revisions",
     responses(
         (status = 200, description = "The kept revisions, the latest first", body = Vec<RevisionInfo>),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn list(State(control): State<Handle>) -> Result<Json<Vec<RevisionInfo>>, Problem> {
@@ -45,7 +45,7 @@ pub(super) async fn list(State(control): State<Handle>) -> Result<Json<Vec<Revis
     params(RevisionPath),
     responses(
         (status = 200, description = "The state as it was", content((RawState = "application/json"), (String = "application/toml"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn show(
@@ -62,7 +62,7 @@ pub(super) async fn show(
     params(RevisionPath, RollbackParameters, IfMatch),
     responses(
         (status = 200, description = "The state is what it was", body = ChangedView, headers(("ETag" = String, description = "The revision that it is at"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn rollback(

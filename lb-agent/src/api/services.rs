@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 
 use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, ServicePath};
-use super::problem::Problem;
+use super::problem::{NotDone, Problem};
 use super::types::{ServiceDetail, ServiceView};
 use crate::control::Handle;
 use crate::model::file::RawService;
@@ -16,7 +16,7 @@ use crate::model::{Change, ServiceChange};
     path = "/v1/services",
     responses(
         (status = 200, description = "Every service", body = Vec<ServiceView>, headers(("ETag" = String, description = "The revision that it is at"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn list(State(control): State<Handle>) -> Result<Tagged<Vec<ServiceView>>, Problem> {
@@ -30,7 +30,7 @@ pub(super) async fn list(State(control): State<Handle>) -> Result<Tagged<Vec<Ser
     params(ServicePath),
     responses(
         (status = 200, description = "The service with its backends", body = ServiceDetail, headers(("ETag" = String, description = "The revision that it is at"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn show(
@@ -48,7 +48,7 @@ pub(super) async fn show(
     request_body(content = RawService),
     responses(
         (status = 201, description = "Added", body = ServiceDetail, headers(("ETag" = String, description = "The revision that it is at"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn add(
@@ -69,7 +69,7 @@ pub(super) async fn add(
     request_body(content = ServiceChange),
     responses(
         (status = 200, description = "Changed", body = ServiceDetail, headers(("ETag" = String, description = "The revision that it is at"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn set(
@@ -88,7 +88,7 @@ pub(super) async fn set(
     params(ServicePath, IfMatch),
     responses(
         (status = 204, description = "Removed with its backends"),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn remove(

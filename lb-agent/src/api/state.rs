@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::etag::{IfMatch, Tagged, tag};
 use super::extract::{Parameters, bytes, json};
-use super::problem::Problem;
+use super::problem::{NotDone, Problem};
 use super::types::ChangedView;
 use crate::control::{Handle, Order};
 use crate::model::file::{self, RawState};
@@ -43,7 +43,7 @@ pub(super) fn drain(timeout: Option<Period>) -> Removal {
     path = "/v1/state",
     responses(
         (status = 200, description = "The state", content((RawState = "application/json"), (String = "application/toml"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn get(State(control): State<Handle>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -70,7 +70,7 @@ pub(super) fn render(desired: &Desired, headers: &HeaderMap) -> Result<Response,
     request_body(content((RawState = "application/json"), (String = "application/toml"))),
     responses(
         (status = 200, description = "Declared", body = ChangedView, headers(("ETag" = String, description = "The revision that it is at"))),
-        (status = "default", description = "Not done", body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn put(
