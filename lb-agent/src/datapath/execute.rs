@@ -160,3 +160,27 @@ fn retire_service(arrays: &mut Arrays, id: u16) {
     let row = arrays.services[usize::from(id)].clone();
     arrays.services.write(usize::from(id), Service { live: 0, table: 0.into(), ..row });
 }
+
+/// Carries actions out where no packet is under way and no address belongs to anybody.
+#[cfg(test)]
+pub(crate) fn set_up(arrays: &mut Arrays, actions: impl IntoIterator<Item = Action>) {
+    struct Still;
+
+    impl World for Still {
+        fn grace_period(&mut self) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn add_address(&mut self, _: IpAddr) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn remove_address(&mut self, _: IpAddr) -> anyhow::Result<()> {
+            Ok(())
+        }
+    }
+
+    for action in actions {
+        execute(&action, arrays, &mut Rested::default(), &mut Still).expect("nothing here refuses");
+    }
+}

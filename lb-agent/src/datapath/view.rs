@@ -252,28 +252,10 @@ mod tests {
 
     use super::*;
     use crate::datapath::arrays::Sizes;
-    use crate::datapath::execute::{World, execute};
-    use crate::datapath::observed::Rested;
+    use crate::datapath::execute::set_up;
     use crate::datapath::plan::Action;
 
     const JIFFIES: u64 = 1 << 20;
-
-    /// A host whose packets are all dealt with.
-    struct Still;
-
-    impl World for Still {
-        fn grace_period(&mut self) -> anyhow::Result<()> {
-            Ok(())
-        }
-
-        fn add_address(&mut self, _: std::net::IpAddr) -> anyhow::Result<()> {
-            Ok(())
-        }
-
-        fn remove_address(&mut self, _: std::net::IpAddr) -> anyhow::Result<()> {
-            Ok(())
-        }
-    }
 
     fn endpoint(text: &str) -> Endpoint {
         Endpoint::new(text.parse().unwrap(), Protocol::Tcp)
@@ -297,7 +279,7 @@ mod tests {
             crate::datapath::plan::half(&services, [(5, backend)].into_iter(), buckets).unwrap();
         let table = Table::new(0, 251, Index::Flow, OnNoBackend::Reset);
         let none = Table::new(0, 0, Index::Flow, OnNoBackend::Reset);
-        for action in [
+        let actions = [
             Action::PutBackend {
                 id: 5,
                 service: 1,
@@ -310,9 +292,8 @@ mod tests {
             Action::PutService { id: 2, vip: vip6, table: none, options: Options::default() },
             Action::WriteDirectory { half: 1, key, buckets: half },
             Action::SwitchDirectory { half: 1 },
-        ] {
-            execute(&action, &mut arrays, &mut Rested::default(), &mut Still).unwrap();
-        }
+        ];
+        set_up(&mut arrays, actions);
         arrays
     }
 
@@ -361,13 +342,12 @@ mod tests {
         let vip = endpoint("10.0.0.100:80");
         let standing = Standing { serving: true, weight: 1, ..Standing::default() };
         let table = Table::new(8, 3, Index::Random, OnNoBackend::Reset);
-        for action in [
+        let actions = [
             Action::PutBackend { id: 6, service: 1, vip, endpoint: endpoint("10.0.1.0:8080"), standing },
             Action::WriteTable { region: 1, slots: vec![5, 6, 5] },
             Action::SwitchTable { service: 1, table },
-        ] {
-            execute(&action, &mut arrays, &mut Rested::default(), &mut Still).unwrap();
-        }
+        ];
+        set_up(&mut arrays, actions);
         let explain = || {
             view(&arrays).explain(
                 Protocol::Tcp,

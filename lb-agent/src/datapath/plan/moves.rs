@@ -95,25 +95,8 @@ mod tests {
 
     use super::*;
     use crate::datapath::arrays::Sizes;
-    use crate::datapath::execute::{World, execute};
-    use crate::datapath::observed::Rested;
+    use crate::datapath::execute::set_up;
     use crate::model::Protocol;
-
-    struct Still;
-
-    impl World for Still {
-        fn grace_period(&mut self) -> anyhow::Result<()> {
-            Ok(())
-        }
-
-        fn add_address(&mut self, _: std::net::IpAddr) -> anyhow::Result<()> {
-            Ok(())
-        }
-
-        fn remove_address(&mut self, _: std::net::IpAddr) -> anyhow::Result<()> {
-            Ok(())
-        }
-    }
 
     fn endpoint(text: &str) -> Endpoint {
         Endpoint::new(text.parse().unwrap(), Protocol::Tcp)
@@ -146,14 +129,13 @@ mod tests {
             standing: standing(true),
         };
         let slots = (0..61).map(|slot| 5 + slot % 2).collect();
-        for action in [
+        let actions = [
             put(5, "10.0.1.1:80"),
             put(6, "10.0.1.2:80"),
             Action::WriteTable { region: 0, slots },
             Action::PutService { id: 1, vip, table: table(0, 61), options: Options::default() },
-        ] {
-            execute(&action, &mut arrays, &mut Rested::default(), &mut Still).unwrap();
-        }
+        ];
+        set_up(&mut arrays, actions);
         for (id, flows) in (5..).zip(flows) {
             arrays.traffic(0, id).opened.count(flows + 3);
             arrays.traffic(1, id).closed.count(3);
@@ -203,7 +185,7 @@ mod tests {
         let mut arrays = arrays([0, 0]);
         let halves = |slots: u16| (0..slots).map(|slot| if slot < slots / 2 { 5 } else { 6 }).collect();
         let write = Action::WriteTable { region: 0, slots: halves(60) };
-        execute(&write, &mut arrays, &mut Rested::default(), &mut Still).unwrap();
+        set_up(&mut arrays, [write.clone()]);
         let actions = |slots: Vec<u16>| {
             let table = table(1, slots.len() as u32);
             [Action::WriteTable { region: 1, slots }, Action::SwitchTable { service: 1, table }]
