@@ -161,6 +161,7 @@ pub(crate) fn load_program(name: &str, instructions: &[u64]) -> Result<OwnedFd> 
 }
 
 #[repr(C)]
+#[derive(Default)]
 struct ProgTestRun {
     program: u32,
     verdict: u32,
@@ -201,17 +202,28 @@ pub(crate) fn test_run(program: impl AsFd, frame: &[u8], ingress: u32, repeat: u
     };
     let mut attributes = ProgTestRun {
         program: program.as_fd().as_raw_fd().cast_unsigned(),
-        verdict: 0,
         size_in: frame.len() as u32,
-        size_out: 0,
         data_in: address(frame),
-        data_out: 0,
         repeat,
-        duration: 0,
         context_size_in: size_of::<XdpMd>() as u32,
-        context_size_out: 0,
         context_in: address(&context),
-        context_out: 0,
+        ..ProgTestRun::default()
+    };
+    call(PROG_TEST_RUN, &mut attributes)?;
+    Ok(attributes.verdict)
+}
+
+/// Runs a program over one frame, which is overwritten by what comes out; returns its verdict.
+pub(crate) fn test_run_in_place(program: impl AsFd, frame: &mut [u8]) -> io::Result<u32> {
+    let mut attributes = ProgTestRun {
+        program: program.as_fd().as_raw_fd().cast_unsigned(),
+        size_in: frame.len() as u32,
+        size_out: frame.len() as u32,
+        // The kernel has read the frame before it writes it.
+        data_in: address(frame),
+        data_out: frame.as_mut_ptr() as u64,
+        repeat: 1,
+        ..ProgTestRun::default()
     };
     call(PROG_TEST_RUN, &mut attributes)?;
     Ok(attributes.verdict)
