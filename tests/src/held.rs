@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::http_client::{HttpClient, reason};
 use crate::netns::Namespace;
+use crate::stop::Stop;
 
 /// How long an answer may take on a connection that stands.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -27,7 +27,7 @@ pub struct Held {
 
 #[derive(Debug)]
 struct Shared {
-    stop: AtomicBool,
+    stop: Stop,
     board: Mutex<Board>,
 }
 
@@ -65,7 +65,7 @@ impl Held {
         let connections =
             client.run(|| (0..count).map(|_| Connection::open(target)).collect::<Result<Vec<_>>>())?;
         let board = Mutex::new(Board { connections, lost: Vec::new(), rounds: 0 });
-        let shared = Arc::new(Shared { stop: AtomicBool::new(false), board });
+        let shared = Arc::new(Shared { stop: Stop::default(), board });
         let theirs = Arc::clone(&shared);
         let checker = client.handle().spawn("held", move || theirs.check_until_stopped())?;
         Ok(Self { shared, checker: Some(checker) })
@@ -103,7 +103,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.request();
         let _ = self.checker.take().map(JoinHandle::join);
     }
 }
@@ -134,11 +134,10 @@ impl Shared {
     }
 
     fn check_until_stopped(&self) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let round = Instant::now();
+        let mut next = Instant::now();
+        while self.stop.pause_until(next) {
+            next = Instant::now() + ROUND;
             self.board().check();
-            // A steady rhythm, not a wait for something.
-            std::thread::sleep(ROUND.saturating_sub(round.elapsed()));
         }
     }
 }

@@ -30,6 +30,7 @@ pub mod residue;
 pub mod server;
 pub mod setup;
 pub mod skip;
+mod stop;
 pub mod tally;
 pub mod tools;
 pub mod topology;

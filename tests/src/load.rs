@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use anyhow::Result;
 
 use crate::http_client::{HttpClient, reason};
 use crate::netns::Namespace;
+use crate::stop::Stop;
 use crate::tally::{Failure, Tally};
 use crate::udp_client::UdpClient;
 use crate::wait;
@@ -60,7 +61,7 @@ pub struct Load {
 
 #[derive(Debug, Default)]
 struct Ledger {
-    stop: AtomicBool,
+    stop: Stop,
     /// UDP flows begun so far.
     udp_flows: AtomicU16,
     /// Requests that have ended, by worker.
@@ -131,7 +132,7 @@ impl Load {
     }
 
     fn join(&mut self) {
-        self.ledger.stop.store(true, Ordering::Relaxed);
+        self.ledger.stop.request();
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
@@ -151,15 +152,13 @@ impl Ledger {
 
     fn send_until_stopped(&self, worker: usize, plan: Plan, first: Instant, interval: Duration) {
         let mut next = first;
-        while !self.stop.load(Ordering::Relaxed) {
-            let now = Instant::now();
-            // Keeping a rate is the one thing that a sleep is for. A worker that fell behind does not catch up in a
-            // burst: the load would then be heaviest just after trouble.
-            std::thread::sleep(next.saturating_duration_since(now));
-            next = next.max(now) + interval;
+        while self.stop.pause_until(next) {
             let started = Instant::now();
             self.record(started, plan.target, self.request(plan));
             self.ended[worker].fetch_add(1, Ordering::Relaxed);
+            // A worker that fell behind does not catch up in a burst: the load would then be heaviest just after
+            // trouble.
+            next = (next + interval).max(Instant::now());
         }
     }
 

@@ -26,7 +26,7 @@ pub fn until<T>(
         if Instant::now() >= deadline {
             bail!("after {:.1} s it still does not hold that {what}", timeout.as_secs_f64());
         }
-        pause(POLL_INTERVAL)?;
+        interrupt::pause(POLL_INTERVAL)?;
     }
 }
 
@@ -43,21 +43,7 @@ pub fn until_true(timeout: Duration, what: &str, mut condition: impl FnMut() -> 
 /// # Errors
 /// On Ctrl-C, at once.
 pub fn observe(duration: Duration) -> Result<()> {
-    let end = Instant::now() + duration;
-    loop {
-        interrupt::check()?;
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        std::thread::sleep(left.min(POLL_INTERVAL));
-    }
-}
-
-fn pause(duration: Duration) -> Result<()> {
-    interrupt::check()?;
-    std::thread::sleep(duration);
-    Ok(())
+    Ok(interrupt::pause(duration)?)
 }
 
 #[cfg(test)]

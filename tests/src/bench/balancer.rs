@@ -19,6 +19,7 @@ use lb_ebpf::family::{Family as _, Ipv4, Ipv6};
 
 use super::traffic::{BACKEND_PORT, Family, SERVICE_PORT, following};
 use crate::object::{Mapping, Object, possible_cpus};
+use crate::wait;
 
 /// Backends of each service.
 pub(super) const BACKENDS: u16 = 3;
@@ -162,7 +163,7 @@ impl Balancer {
     /// Jiffies a second, read through the object's own program.
     fn clock_rate(&self) -> Result<u32> {
         let (before, start) = (self.object.jiffies()?, Instant::now());
-        std::thread::sleep(CLOCK_WATCHED);
+        wait::observe(CLOCK_WATCHED)?;
         let (after, elapsed) = (self.object.jiffies()?, start.elapsed());
         let rate = after.wrapping_sub(before) as f64 / elapsed.as_secs_f64();
         ensure!((10.0..100_000.0).contains(&rate), "the kernel's clock advances by {rate} a second");

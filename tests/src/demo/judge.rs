@@ -8,8 +8,8 @@ use super::lab::Lab;
 use super::screen::Screen;
 use super::steps::Step;
 use crate::held::Lost;
-use crate::interrupt;
 use crate::tally::{Failure, Tally};
+use crate::wait;
 
 /// After the agent has reported a backend unhealthy, requests that were sent to it before may still fail.
 const IN_FLIGHT: Duration = Duration::from_millis(100);
@@ -96,13 +96,12 @@ impl Watch<'_> {
     fn observe_for(&mut self, duration: Duration) -> Result<()> {
         let end = Instant::now() + duration;
         loop {
-            interrupt::check()?;
             self.show_progress();
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            std::thread::sleep(left.min(REFRESH));
+            wait::observe(left.min(REFRESH))?;
         }
     }
 

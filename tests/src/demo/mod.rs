@@ -78,9 +78,7 @@ fn show(options: &Options, screen: &Screen, reports: &mut Vec<StepReport>) -> Re
     screen.summary(reports, &lab);
     if options.keep {
         screen.kept_open(&lab);
-        while interrupt::check().is_ok() {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        interrupt::wait();
     }
     Ok(())
 }
