@@ -1,4 +1,6 @@
-//! `/v1/backends`, `/v1/services/{name}/backends` and `/v1/services/{name}/backends/{address}`.
+//! `/v1/backends`, `/v1/services/{name}/backends`, `/v1/services/{name}/backends/{address}` and `.../load`.
+
+use std::ops::RangeInclusive;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,9 +12,9 @@ use super::extract::{BackendPath, Body, Parameters, ServicePath};
 use super::problem::{NotDone, Problem};
 use super::state::drain;
 use super::types::BackendView;
-use crate::control::Handle;
+use crate::control::{Handle, Report};
 use crate::model::file::RawBackend;
-use crate::model::{Admin, Change, Period, Removal, Weight};
+use crate::model::{Admin, Change, Load, Period, Removal, Weight};
 
 /// What of a backend is set; what is absent stays.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -118,6 +120,54 @@ pub(super) async fn set(
 ) -> Result<Tagged<BackendView>, Problem> {
     let change = Change::SetBackend(name.clone(), address, weight, admin);
     control.order(change, if_match.service(&name)).await?;
+    show(State(control), BackendPath(name, address)).await
+}
+
+/// How loaded a backend is.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LoadReport {
+    /// From 0, idle, to 1, full; more is full too.
+    load: Load,
+    /// How long that holds: 1s to 1h, 30s where absent.
+    ttl: Option<Period>,
+}
+
+/// How long a report holds that does not say so.
+const REPORT_TTL: Period = Period::from_secs(30);
+/// How long reports may hold. One that held for ever would outlive what it was about.
+const REPORT_TTLS: RangeInclusive<Period> = Period::from_secs(1)..=Period::from_secs(3600);
+
+impl LoadReport {
+    fn check(self) -> Result<Report, Problem> {
+        let Self { load, ttl } = self;
+        let ttl = ttl.unwrap_or(REPORT_TTL);
+        if !REPORT_TTLS.contains(&ttl) {
+            let (least, most) = (REPORT_TTLS.start(), REPORT_TTLS.end());
+            let detail = format!("invalid ttl {ttl}: a report holds for {least} to {most}");
+            return Err(Problem::invalid(&detail));
+        }
+        Ok(Report { load, ttl: ttl.duration() })
+    }
+}
+
+/// Not part of the desired state: kept in memory, and no revision. Weights follow within a second.
+#[utoipa::path(
+    put,
+    path = "/v1/services/{name}/backends/{address}/load",
+    params(BackendPath),
+    request_body(content = LoadReport),
+    responses(
+        (status = 200, description = "Taken; weights follow within a second", body = BackendView, headers(("ETag" = String, description = "The revision that it is at"))),
+        NotDone,
+    )
+)]
+pub(super) async fn report(
+    State(control): State<Handle>,
+    BackendPath(name, address): BackendPath,
+    Body(report): Body<LoadReport>,
+) -> Result<Tagged<BackendView>, Problem> {
+    control.report(name.clone(), address, report.check()?).await?;
     show(State(control), BackendPath(name, address)).await
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::tcp::HttpCounts;
-use crate::control::Rates;
+use crate::control::{EffectiveWeight, LoadNow, Rates};
 use crate::datapath::{Candidate, FlowLoad, InterfaceStatus, Move, Traffic};
 use crate::health::Health;
 use crate::model::{
@@ -62,8 +62,10 @@ pub struct BackendView {
     pub address: Endpoint,
     /// Share of new flows that is wanted.
     pub weight: Weight,
-    /// The share it gets: 0 while it drains or is unfit.
-    pub effective_weight: u32,
+    /// The share it gets: 0 while it drains or is unfit; with `resource-based`, the weight times its headroom.
+    pub effective_weight: EffectiveWeight,
+    /// What it reported of its load; nothing where it has not.
+    pub load: Option<LoadNow>,
     /// What the operator wants of it.
     pub admin: Admin,
     /// What its checks say.

@@ -77,7 +77,7 @@ impl Snapshot {
     fn rates(&self, service: &Service) -> ServiceRates {
         ServiceRates {
             service: self.view(service),
-            active_backends: self.of(service).filter(|(_, now)| now.effective_weight > 0).count(),
+            active_backends: self.of(service).filter(|(_, now)| now.effective_weight.is_some()).count(),
             rates: self.rates.get(&service.name).copied().unwrap_or_default(),
         }
     }
@@ -115,6 +115,7 @@ fn backend_view(service: &ServiceName, address: Endpoint, now: &BackendNow) -> B
         address,
         weight: now.backend.weight,
         effective_weight: now.effective_weight,
+        load: now.load,
         admin: now.backend.admin,
         health: now.health,
         removing: now.removing,

@@ -9,7 +9,7 @@ use super::output::Output;
 use super::table::{Column, render};
 use crate::api::types::BackendView;
 use crate::client::Client;
-use crate::model::{Admin, Endpoint, Period, ServiceName, Weight};
+use crate::model::{Admin, Endpoint, Load, Period, ServiceName, Weight};
 
 /// Lists, adds, drains, changes and removes backends.
 #[derive(Debug, Args)]
@@ -60,6 +60,25 @@ enum Verb {
     Enable {
         #[command(flatten)]
         backend: Name,
+    },
+    /// Says how loaded a backend is, for `resource-based`; to be repeated while it holds.
+    ///
+    /// New flows follow the mean of the last two reports. One that holds no more has its backend taken for an average one.
+    #[command(
+        after_long_help = "Examples:\n  lb-agent backend report web 10.0.1.11:8080 --load 0.35\n  lb-agent backend report web 10.0.1.11:8080 --load 0.9 --ttl 10s"
+    )]
+    Report {
+        /// The service's name.
+        service: ServiceName,
+        /// The backend's address and port; IPv6 as `[addr]:port`.
+        #[arg(value_name = "ADDR:PORT")]
+        address: Endpoint,
+        /// From 0, idle, to 1, full; more is full too.
+        #[arg(long, value_name = "LOAD")]
+        load: Load,
+        /// How long that holds, 1s to 1h.
+        #[arg(long, value_name = "TIME", default_value = "30s")]
+        ttl: Period,
     },
     /// Drains a backend and removes it with its last flow; returns at once.
     #[command(
@@ -118,6 +137,12 @@ impl Arguments {
             Verb::Enable { backend } => {
                 backend.set(client, output, Change { weight: None, admin: Some(Admin::Enabled) }, "enabled")
             }
+            Verb::Report { service, address, load, ttl } => {
+                let at = address.to_string();
+                let call = client.call(Method::PUT, &["services", service.as_str(), "backends", &at, "load"]);
+                let backend: BackendView = call.json(&json!({ "load": load, "ttl": ttl })).read()?;
+                output.done(&backend, &format!("load of backend {address} of {service}: {load}, for {ttl}"))
+            }
             Verb::Remove { backend, drain_timeout, force } => {
                 backend.remove(client, output, drain_timeout, force)
             }
@@ -173,6 +198,15 @@ impl Name {
     }
 }
 
+/// What a backend has reported of its load, if that still holds.
+fn load(backend: &BackendView) -> String {
+    match backend.load {
+        Some(load) if load.fresh => format!("{:.2}", load.reported.get()),
+        Some(_) => "stale".to_owned(),
+        None => "-".to_owned(),
+    }
+}
+
 /// Backends, one a line.
 pub(super) fn backend_table(backends: &[BackendView]) -> String {
     use Column::{Number, Text};
@@ -181,6 +215,7 @@ pub(super) fn backend_table(backends: &[BackendView]) -> String {
         Text("ADDRESS"),
         Number("WEIGHT"),
         Number("EFFECTIVE"),
+        Number("LOAD"),
         Text("ADMIN"),
         Text("HEALTH"),
         Number("ACTIVE"),
@@ -194,6 +229,7 @@ pub(super) fn backend_table(backends: &[BackendView]) -> String {
             backend.address.to_string(),
             backend.weight.to_string(),
             backend.effective_weight.to_string(),
+            load(backend),
             if backend.removing { "removing".to_owned() } else { backend.admin.to_string() },
             backend.health.to_string(),
             backend.traffic.active_connections.to_string(),

@@ -88,8 +88,8 @@ Examples:
 /// What can be said of a service when it is added and later.
 #[derive(Debug, Args)]
 struct Properties {
-    /// How new flows are spread: `maglev` (the default), `consistent-hash`, `source-hash`, `round-robin`, `random` or
-    /// `least-connections`.
+    /// How new flows are spread: `maglev` (the default), `consistent-hash`, `source-hash`, `round-robin`, `random`,
+    /// `least-connections` or `resource-based`.
     #[arg(long, value_name = "S")]
     strategy: Option<Strategy>,
     /// How packets get to the backends: `dnat`.

@@ -8,9 +8,10 @@ use tokio::time;
 
 use super::change::Changed;
 use super::order::Order;
+use super::reports::Report;
 use super::snapshot::{Explained, FlowRow, Snapshot};
 use crate::events::Events;
-use crate::model::{Change, Protocol, Refusal, Removal, ServiceName};
+use crate::model::{Change, Endpoint, Protocol, Refusal, Removal, ServiceName};
 use crate::store::{Revision, RevisionInfo, StoreError};
 
 /// Why a request was not answered, or a change not made. One line each.
@@ -59,6 +60,7 @@ pub(super) enum Request {
     Rollback { number: u64, removal: Removal, order: Order, reply: Reply<Changed> },
     History { reply: Reply<Vec<RevisionInfo>> },
     Revision { number: u64, reply: Reply<Revision> },
+    Report { service: ServiceName, backend: Endpoint, report: Report, reply: Reply<()> },
     Ping { reply: Reply<()> },
     Snapshot { reply: Reply<Snapshot> },
     Flows { service: Option<ServiceName>, limit: usize, reply: Reply<Vec<FlowRow>> },
@@ -120,6 +122,19 @@ impl Handle {
     /// Where it is not kept, or damaged.
     pub async fn revision(&self, number: u64) -> Result<Revision, ControlError> {
         self.ask(|reply| Request::Revision { number, reply }).await
+    }
+
+    /// Takes what a backend reports of its load.
+    ///
+    /// # Errors
+    /// Where there is no such backend, or the task does not answer.
+    pub async fn report(
+        &self,
+        service: ServiceName,
+        backend: Endpoint,
+        report: Report,
+    ) -> Result<(), ControlError> {
+        self.ask(|reply| Request::Report { service, backend, report, reply }).await
     }
 
     /// Returns when the task has got to it.

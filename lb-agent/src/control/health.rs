@@ -44,7 +44,9 @@ impl Control {
 
     /// What the data plane would have to do for another state.
     pub(super) fn wanted_of(&self, desired: &Desired) -> Wanted {
-        wanted(desired, |service, address| health_of(service, address, &self.scheduler))
+        let health = |service: &Service, address| health_of(service, address, &self.scheduler);
+        let headroom = |service: &Service, address| self.reports.headroom(&(service.name.clone(), address));
+        wanted(desired, health, headroom)
     }
 
     /// Hands out what is due.

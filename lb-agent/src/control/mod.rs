@@ -8,6 +8,7 @@ mod handle;
 mod health;
 mod order;
 mod rates;
+mod reports;
 mod snapshot;
 mod step;
 mod wanted;
@@ -39,6 +40,8 @@ pub use handle::{ControlError, Handle};
 pub use order::{Order, Precondition, Tags, Target};
 pub use rates::Rates;
 use rates::Sampler;
+use reports::Reports;
+pub use reports::{EffectiveWeight, LoadNow, Report};
 pub use snapshot::{BackendNow, Explained, FlowRow, Snapshot};
 
 /// A backend of a service, as the control plane names it.
@@ -96,6 +99,7 @@ pub struct Control {
     /// Backends that were on their way out at the last tick already.
     leaving: BTreeSet<BackendKey>,
     sampler: Sampler,
+    reports: Reports,
     /// The data plane or the disk may differ from what is desired: try again at the next tick.
     out_of_step: bool,
     started: Instant,
@@ -127,6 +131,7 @@ impl Control {
             verdicts: BTreeMap::new(),
             leaving: BTreeSet::new(),
             sampler: Sampler::default(),
+            reports: Reports::default(),
             out_of_step: false,
             started: now(),
             events: Events::default(),
@@ -180,6 +185,9 @@ impl Control {
             Request::Revision { number, reply } => {
                 drop(reply.send(self.store.revision(number).map_err(ControlError::Unreadable)));
             }
+            Request::Report { service, backend, report, reply } => {
+                drop(reply.send(self.take_report(service, backend, report)));
+            }
             Request::Ping { reply } => drop(reply.send(Ok(()))),
             Request::Snapshot { reply } => drop(reply.send(Ok(self.snapshot()))),
             Request::Flows { service, limit, reply } => drop(reply.send(self.flows(service.as_ref(), limit))),
@@ -192,6 +200,7 @@ impl Control {
     fn tick(&mut self) {
         self.datapath.tick();
         self.remove_drained();
+        self.weigh();
         if self.out_of_step {
             self.catch_up();
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::health::health_of;
 use super::rates::{Rates, Sample, Totals};
+use super::reports::{EffectiveWeight, LoadNow};
 use super::wanted::effective_weight;
 use super::{BackendKey, Control, ControlError};
 use crate::datapath::{
@@ -45,7 +46,7 @@ pub struct Snapshot {
 }
 
 /// A backend as it is now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BackendNow {
     /// What is wanted of it.
     pub backend: Backend,
@@ -54,7 +55,9 @@ pub struct BackendNow {
     /// What its checks say.
     pub health: Health,
     /// The weight that the data plane uses.
-    pub effective_weight: u32,
+    pub effective_weight: EffectiveWeight,
+    /// What it reported of its load, if it did.
+    pub load: Option<LoadNow>,
     /// What it carries.
     pub traffic: Traffic,
 }
@@ -108,14 +111,17 @@ impl Control {
         });
         kept.chain(leaving).map(|(address, backend, removing)| {
             let health = health_of(service, address, &self.scheduler);
+            let key = (service.name.clone(), address);
+            let headroom = self.reports.headroom(&key);
             let now = BackendNow {
                 backend,
                 removing,
                 health,
-                effective_weight: effective_weight(backend, health),
+                effective_weight: effective_weight(service, backend, health, headroom),
+                load: self.reports.last(&key, super::now()),
                 traffic: self.traffic(service, address),
             };
-            ((service.name.clone(), address), now)
+            (key, now)
         })
     }
 

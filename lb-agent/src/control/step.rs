@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tracing::{error, info};
 
-use super::{Control, ControlError};
+use super::{Control, ControlError, Report};
 use crate::datapath::{Plan, Wanted};
 use crate::events::{Happening, first_lines};
-use crate::model::Desired;
+use crate::model::{Desired, Endpoint, Refusal, ServiceName};
 use crate::store::{Draft, Revision, StoreError};
 
 impl Control {
@@ -18,6 +18,31 @@ impl Control {
             self.events.tell(Happening::Reconciled { steps: first_lines(&plan.steps) });
         }
         Ok(plan)
+    }
+
+    /// Has the data plane follow what backends report of their load.
+    pub(super) fn weigh(&mut self) {
+        if !self.reports.settle(&self.desired, super::now()) {
+            return;
+        }
+        let wanted = self.wanted();
+        if let Err(failure) = self.apply(&wanted) {
+            self.fall_out(&format!("{failure:#}"));
+        }
+    }
+
+    /// Takes what a backend reports of its load.
+    pub(super) fn take_report(
+        &mut self,
+        name: ServiceName,
+        address: Endpoint,
+        report: Report,
+    ) -> Result<(), ControlError> {
+        if !self.desired.service(&name)?.backends.contains_key(&address) {
+            return Err(Refusal::UnknownBackend(name, address).into());
+        }
+        self.reports.take((name, address), report, super::now());
+        Ok(())
     }
 
     /// Keeps a state.

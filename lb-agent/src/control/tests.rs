@@ -144,7 +144,10 @@ async fn a_removed_backend_goes_with_its_last_flow() {
     assert_eq!(first(&world), Some((0, true)));
     let snapshot = handle.snapshot().await.unwrap();
     let now = snapshot.backends[&("web".parse().unwrap(), FIRST.parse().unwrap())];
-    assert_eq!((now.removing, now.backend.admin, now.effective_weight), (true, Admin::Draining, 0));
+    assert_eq!(
+        (now.removing, now.backend.admin, now.effective_weight.is_some()),
+        (true, Admin::Draining, false)
+    );
 
     world.lock().active.clear();
     eventually("removed", || first(&world).is_none()).await;
@@ -402,4 +405,21 @@ fn a_saved_state_beyond_the_limits_stops_the_start_and_is_kept() {
         "the saved state cannot be used with this configuration: 2 backends are more than `[limits] backends = 1`: remove some, or raise the limit in the configuration"
     );
     assert_eq!(world.lock().saved, state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn weights_follow_what_backends_report() {
+    let world = world();
+    world.lock().saved.services.values_mut().for_each(|service| {
+        service.strategy = crate::model::Strategy::ResourceBased;
+    });
+    let handle = world.run();
+    let shares = || world.backend(FIRST).map(|backend| (backend.weight, backend.shares));
+    assert_eq!(shares(), Some((5, 100)));
+    let report = Report { load: "0.6".parse().unwrap(), ttl: Duration::from_secs(30) };
+    handle.report("web".parse().unwrap(), FIRST.parse().unwrap(), report).await.unwrap();
+    eventually("weighed", || shares() == Some((5, 40))).await;
+    world.lock().refusals = vec!["no"];
+    handle.report("web".parse().unwrap(), FIRST.parse().unwrap(), report).await.unwrap();
+    eventually("back at its weight when the report holds no more", || shares() == Some((5, 100))).await;
 }

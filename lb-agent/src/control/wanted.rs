@@ -1,15 +1,25 @@
 //! From what is desired and what is known of health to what the data plane shall do. Pure.
 
+use super::reports::{EffectiveWeight, Headroom};
 use crate::datapath::{Wanted, WantedBackend, WantedService};
 use crate::health::Health;
-use crate::model::{Admin, Backend, Desired, Endpoint, Service};
+use crate::model::{Admin, Backend, Desired, Endpoint, Service, Strategy};
 
 /// What the data plane shall do.
-pub(super) fn wanted(desired: &Desired, health: impl Fn(&Service, Endpoint) -> Health) -> Wanted {
-    Wanted { services: desired.services.values().map(|service| wanted_service(service, &health)).collect() }
+pub(super) fn wanted(
+    desired: &Desired,
+    health: impl Fn(&Service, Endpoint) -> Health,
+    headroom: impl Fn(&Service, Endpoint) -> Headroom,
+) -> Wanted {
+    let services = desired.services.values();
+    Wanted { services: services.map(|service| wanted_service(service, &health, &headroom)).collect() }
 }
 
-fn wanted_service(service: &Service, health: &impl Fn(&Service, Endpoint) -> Health) -> WantedService {
+fn wanted_service(
+    service: &Service,
+    health: &impl Fn(&Service, Endpoint) -> Health,
+    headroom: &impl Fn(&Service, Endpoint) -> Headroom,
+) -> WantedService {
     let kept = service.backends.iter().map(|(address, backend)| (*address, *backend));
     let leaving = service
         .removing
@@ -19,9 +29,16 @@ fn wanted_service(service: &Service, health: &impl Fn(&Service, Endpoint) -> Hea
         .chain(leaving)
         .map(|(address, backend)| {
             let health = health(service, address);
+            let weight = usable_weight(backend, health);
             WantedBackend {
                 address: address.socket(),
-                weight: effective_weight(backend, health),
+                weight,
+                shares: match service.strategy {
+                    Strategy::ResourceBased => {
+                        EffectiveWeight::new(weight, headroom(service, address)).shares()
+                    }
+                    _ => weight,
+                },
                 serving: is_serving(backend.admin, health),
             }
         })
@@ -39,8 +56,19 @@ fn wanted_service(service: &Service, health: &impl Fn(&Service, Endpoint) -> Hea
     }
 }
 
-/// The share of new flows that a backend gets. One that nothing is known of takes traffic.
-pub(super) fn effective_weight(backend: Backend, health: Health) -> u32 {
+/// The share of new flows that a backend gets.
+pub(super) fn effective_weight(
+    service: &Service,
+    backend: Backend,
+    health: Health,
+    headroom: Headroom,
+) -> EffectiveWeight {
+    let headroom = if service.strategy == Strategy::ResourceBased { headroom } else { Headroom::FULL };
+    EffectiveWeight::new(usable_weight(backend, health), headroom)
+}
+
+/// What counts of a backend's weight. One that nothing is known of takes traffic.
+fn usable_weight(backend: Backend, health: Health) -> u32 {
     match (backend.admin, health) {
         (Admin::Enabled, Health::Healthy | Health::Unknown) => backend.weight.get(),
         (Admin::Enabled, Health::Unhealthy) | (Admin::Draining | Admin::Maintenance, _) => 0,
@@ -73,7 +101,7 @@ mod tests {
         ];
         for (admin, health, weight, serving) in cases {
             let backend = Backend { weight: 5.into(), admin };
-            assert_eq!((effective_weight(backend, health), is_serving(admin, health)), (weight, serving));
+            assert_eq!((usable_weight(backend, health), is_serving(admin, health)), (weight, serving));
         }
     }
 }

@@ -73,6 +73,8 @@ pub struct WantedBackend {
     pub address: SocketAddr,
     /// Share of new flows relative to the others; 0 takes none (draining, maintenance, unhealthy).
     pub weight: u32,
+    /// The same in the measure of its service, where something else than the weight counts too: what its table is built by.
+    pub shares: u32,
     /// Whether flows that are on this backend stay there. False for a dead one: its flows are re-balanced or reset.
     pub serving: bool,
 }

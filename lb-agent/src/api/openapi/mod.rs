@@ -49,6 +49,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(services::show, services::set, services::remove))
         .routes(routes!(backends::list_of, backends::add))
         .routes(routes!(backends::show, backends::set, backends::remove))
+        .routes(routes!(backends::report))
         .routes(routes!(backends::list))
         .routes(routes!(state::get, state::put).layer(DefaultBodyLimit::max(MAX_STATE)))
         .routes(routes!(revisions::list))

@@ -5,7 +5,8 @@ use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::model::{Checks, Endpoint, Period, ServiceName, Timestamp, Weight};
+use crate::control::EffectiveWeight;
+use crate::model::{Checks, Endpoint, Load, Period, ServiceName, Timestamp, Weight};
 
 /// Values that are text with a form of their own.
 macro_rules! text {
@@ -40,6 +41,22 @@ impl PartialSchema for Weight {
 }
 
 impl ToSchema for Weight {}
+
+impl PartialSchema for Load {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).into()
+    }
+}
+
+impl ToSchema for Load {}
+
+impl PartialSchema for EffectiveWeight {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).maximum(Some(65_535)).into()
+    }
+}
+
+impl ToSchema for EffectiveWeight {}
 
 /// Answered as an array of strings; taken as a string, a table, or an array of either.
 impl PartialSchema for Checks {

@@ -176,10 +176,13 @@ async fn answers_are_what_is_described() {
         ("get", "/v1/explain", "?protocol=tcp&client=192.0.2.1:1&vip=10.0.0.1:80", 200),
         ("get", "/v1/explain", "?protocol=tcp&client=192.0.2.1:1&vip=10.0.0.9:80", 200),
         ("put", "/v1/state", "?dry_run=true", 200),
+        ("put", "/v1/services/{name}/backends/{address}/load", "", 200),
+        ("get", "/v1/services/{name}/backends/{address}", "", 200),
         ("get", "/v1/services/{name}", "?", 200),
     ];
     for (method, path, query, status) in cases {
-        let body = (method == "put").then(|| json!({}));
+        let body =
+            (method == "put").then(|| if path.ends_with("load") { json!({"load": 0.5}) } else { json!({}) });
         let (answered, value) = server.ask(method, &(filled(path) + query), body).await;
         assert_eq!(answered.as_u16(), status, "{method} {path}: {value}");
         let content = &document["paths"][path][method]["responses"][status.to_string()]["content"];

@@ -1,5 +1,7 @@
 //! Services, backends, the state and its revisions: read, changed, brought back.
 
+use std::time::{Duration, Instant};
+
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -30,12 +32,39 @@ fn a_backend_is_listed_with_the_fields_of_the_contract() {
     assert!(health == "unknown" || health == "healthy", "{health}");
     let expected = json!([{
         "service": "web", "address": "10.0.1.11:8080", "weight": 5, "effective_weight": 5, "admin": "enabled",
-        "removing": false, "active_connections": 0, "connections_total": 0, "rx_packets_total": 0,
+        "load": null, "removing": false, "active_connections": 0, "connections_total": 0, "rx_packets_total": 0,
         "tx_packets_total": 0, "rx_bytes_total": 0, "tx_bytes_total": 0,
     }]);
     assert_eq!(listed, expected);
     assert_eq!(server.get(&["backends"]).as_array().unwrap().len(), 1);
     assert_eq!(server.get(&["services", "web"])["backend_list"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_a_backend_reports_of_its_load_is_its_weight() {
+    let server = Server::with_web("load");
+    let backend = ["services", "web", "backends", "10.0.1.11:8080"];
+    let load = ["services", "web", "backends", "10.0.1.11:8080", "load"];
+    server.ask(Method::PATCH, &["services", "web"], json!({"strategy": "resource-based"})).unwrap();
+    let answer = server.ask(Method::PUT, &load, json!({"load": 0.65, "ttl": "1h"})).unwrap();
+    assert!(answer.contains(r#""reported":0.65"#), "{answer}");
+    let effective = || server.get(&backend)["effective_weight"].clone();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while effective() != 1.75 {
+        assert!(Instant::now() < deadline, "{}", server.get(&backend));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(server.get(&backend)["load"]["headroom"], 0.35);
+    server.ask(Method::PATCH, &["services", "web"], json!({"strategy": "random"})).unwrap();
+    assert_eq!(effective(), 5, "which no other strategy heeds");
+
+    let refusal = |path: &[&str], body| server.ask(Method::PUT, path, body).unwrap_err().1;
+    let load_error = "invalid load `-0.5`: it is a number from 0, idle, to 1, full";
+    assert!(refusal(&load, json!({"load": -0.5})).contains(load_error));
+    let ttl_error = "invalid ttl 2h: a report holds for 1s to 1h";
+    assert!(refusal(&load, json!({"load": 0, "ttl": "2h"})).contains(ttl_error));
+    let nowhere = ["services", "web", "backends", "10.0.1.99:8080", "load"];
+    assert!(refusal(&nowhere, json!({"load": 0})).contains("has no backend 10.0.1.99:8080"));
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn inputs(target: &Target<'_>) -> TableInputs {
         .iter()
         .map(|&(id, backend)| {
             let endpoint = Endpoint::new(backend.address, target.service.protocol);
-            let weight = if backend.serving { backend.weight } else { 0 };
+            let weight = if backend.serving { backend.shares } else { 0 };
             Member { address: endpoint.address, port: endpoint.port, weight, id }
         })
         .collect();

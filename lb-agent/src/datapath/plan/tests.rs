@@ -178,8 +178,12 @@ fn wanted(services: Vec<WantedService>) -> Wanted {
 }
 
 fn service(vip: &str, backends: &[&str]) -> WantedService {
-    let backend =
-        |address: &&str| WantedBackend { address: address.parse().unwrap(), weight: 1, serving: true };
+    let backend = |address: &&str| WantedBackend {
+        address: address.parse().unwrap(),
+        weight: 1,
+        shares: 1,
+        serving: true,
+    };
     WantedService {
         name: vip.to_owned(),
         vip: vip.parse().unwrap(),
@@ -227,6 +231,7 @@ fn any_service() -> impl Generator<Value = WantedService> {
                 .map(|(host, (weight, serving))| WantedBackend {
                     address: SocketAddr::from(([10, 0, 1, host], 8080)),
                     weight,
+                    shares: weight,
                     serving,
                 })
                 .collect(),

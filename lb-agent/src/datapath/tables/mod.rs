@@ -50,7 +50,7 @@ pub(crate) fn build(strategy: Strategy, members: &[Member], slots: u32) -> Vec<u
     match strategy {
         Strategy::Maglev | Strategy::SourceHash => maglev::build(&members, slots),
         Strategy::ConsistentHash => rendezvous::build(&members, slots),
-        Strategy::RoundRobin | Strategy::Random | Strategy::LeastConnections => {
+        Strategy::RoundRobin | Strategy::Random | Strategy::LeastConnections | Strategy::ResourceBased => {
             sequence::build(&members, slots)
         }
     }
@@ -62,7 +62,7 @@ pub(crate) const fn index(strategy: Strategy) -> Index {
         Strategy::Maglev | Strategy::ConsistentHash => Index::Flow,
         Strategy::SourceHash => Index::Source,
         Strategy::RoundRobin => Index::RoundRobin,
-        Strategy::Random => Index::Random,
+        Strategy::Random | Strategy::ResourceBased => Index::Random,
         Strategy::LeastConnections => Index::LeastConnections,
     }
 }
