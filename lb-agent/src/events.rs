@@ -75,6 +75,15 @@ pub enum Happening {
     },
     /// What was out of step is in step again.
     InStep {},
+    /// An interface came, went, lost or found its link, or refused the program.
+    InterfaceChanged {
+        /// Its name.
+        interface: String,
+        /// How the program runs on it: `native`, `generic`, or `none` where it does not.
+        mode: String,
+        /// Why no packets are balanced there, if so.
+        problem: Option<String>,
+    },
     /// The configuration was read again.
     ConfigurationReloaded {
         /// Keys whose new value holds now.
@@ -104,6 +113,7 @@ impl Happening {
             Self::Reconciled { .. } => "reconciled",
             Self::OutOfStep { .. } => "out-of-step",
             Self::InStep {} => "in-step",
+            Self::InterfaceChanged { .. } => "interface-changed",
             Self::ConfigurationReloaded { .. } => "configuration-reloaded",
             Self::ConfigurationRefused { .. } => "configuration-refused",
             Self::Missed { .. } => "missed",

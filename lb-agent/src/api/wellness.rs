@@ -4,7 +4,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use crate::control::Handle;
+use crate::control::{Handle, Snapshot};
+use crate::datapath::InterfaceStatus;
 
 /// A status for machines, and a line of text for people.
 #[derive(utoipa::IntoResponses)]
@@ -38,9 +39,16 @@ pub(super) async fn alive(State(control): State<Handle>) -> Wellness {
 pub(super) async fn ready(State(control): State<Handle>) -> Wellness {
     let problem = match control.snapshot().await {
         Err(error) => error.to_string(),
-        Ok(snapshot) if snapshot.interfaces.is_empty() => "the program is attached nowhere".to_owned(),
+        Ok(snapshot) if snapshot.interfaces.iter().any(|each| each.problem.is_some()) => problems(&snapshot),
         Ok(snapshot) if !snapshot.in_step => "out of step: `lb-agent events` says why".to_owned(),
         Ok(_) => return Wellness::Yes("ready\n".to_owned()),
     };
     Wellness::No(format!("not ready: {problem}\n"))
+}
+
+/// Why packets are not balanced on every interface that is configured.
+fn problems(snapshot: &Snapshot) -> String {
+    let problem =
+        |each: &InterfaceStatus| Some(format!("interface {}: {}", each.name, each.problem.as_ref()?));
+    snapshot.interfaces.iter().filter_map(problem).collect::<Vec<_>>().join("; ")
 }

@@ -56,6 +56,10 @@ fn line(event: &Event) -> String {
         Happening::ConfigurationReloaded { now, at_restart } => {
             format!("now: {}; at the next start: {}", list(now), list(at_restart))
         }
+        Happening::InterfaceChanged { interface, mode, problem } => match problem {
+            Some(problem) => format!("{interface} ({mode}): {problem}"),
+            None => format!("{interface} ({mode}): in use"),
+        },
         Happening::InStep {} => String::new(),
         Happening::Missed { events } => format!("{events} events: this terminal was too slow"),
     };

@@ -78,10 +78,12 @@ fn daemon(config: Config, again: &Again<'_>, runtime: &Runtime) -> anyhow::Resul
     let revision = control::load(&store, &config.limits)?;
     api::make_room(&config.socket)?;
     let door = config.http.as_ref().map(|http| runtime.block_on(Door::open(http))).transpose()?;
+    let (datapath, network) = kernel::open(&config).context("cannot start the data plane")?;
     let (control, handle) = Control::start(Parts {
         revision,
         store: Box::new(store),
-        datapath: kernel::open(&config).context("cannot start the data plane")?,
+        datapath,
+        network,
         prober: Box::new(NetworkProber::new(runtime.handle().clone(), concurrent_probes())),
         limits: config.limits.clone(),
     })?;

@@ -7,6 +7,7 @@ use super::output::Output;
 use super::table::{Column, render};
 use crate::api::types::{ServiceRates, StatusView};
 use crate::client::Client;
+use crate::datapath::InterfaceStatus;
 
 /// Shows interfaces, services with their rates, the flow table, how packets ended and what happened to them, on one screen.
 #[derive(Debug, Args)]
@@ -26,7 +27,10 @@ fn screen(status: &StatusView) -> String {
     let interfaces: Vec<_> = status
         .interfaces
         .iter()
-        .map(|interface| format!("{} ({})", interface.name, interface.mode))
+        .map(|InterfaceStatus { name, mode, problem }| match problem {
+            None => format!("{name} ({mode})"),
+            Some(problem) => format!("{name} ({mode}; {problem})"),
+        })
         .collect();
     let head = format!(
         "lb-agent {}, up {}{}\ninterfaces: {}\nservices: {}, backends: {}, revision {}\nflows: {} of {}{}\n",
@@ -125,7 +129,7 @@ mod tests {
     fn the_screen_shows_what_happened_and_nothing_else() {
         let status: StatusView = serde_json::from_value(json!({
             "version": "0.1.0", "revision": 17, "in_step": false, "http": {"requests_total": 9, "refused_no_token_total": 1, "refused_wrong_token_total": 0, "refused_read_only_total": 0}, "uptime_seconds": 3720, "services": 1, "backends": 2,
-            "interfaces": [{"name": "eth0", "mode": "native"}, {"name": "eth1", "mode": "generic"}],
+            "interfaces": [{"name": "eth0", "mode": "native"}, {"name": "eth1", "mode": "generic", "problem": "it has no link"}],
             "flows": {"active": 250, "capacity": 1000},
             "service_rates": [{
                 "name": "web", "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
@@ -147,7 +151,7 @@ mod tests {
         .unwrap();
         let expected = "\
 lb-agent 0.1.0, up 1h 2m; OUT OF STEP: `lb-agent events` says why
-interfaces: eth0 (native), eth1 (generic)
+interfaces: eth0 (native), eth1 (generic; it has no link)
 services: 1, backends: 2, revision 17
 flows: 250 of 1000 (25.0 %)
 

@@ -33,6 +33,7 @@ fn start(disk: &Simulated, world: &World) -> anyhow::Result<(Control, Handle)> {
         revision: load(&store, &limits)?,
         store: Box::new(store),
         datapath: Box::new(world.clone()),
+        network: Network::default(),
         prober: Box::new(world.clone()),
         limits,
     })

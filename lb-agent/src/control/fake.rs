@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 use super::{Changed, Control, ControlError, Handle, Order, Parts, load};
 use crate::config::Limits;
 use crate::datapath::{
-    Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Plan, ReasonCount, ServiceId,
-    Traffic, Wanted, WantedBackend,
+    Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Network, Plan, ReasonCount,
+    ServiceId, Traffic, Wanted, WantedBackend,
 };
 use crate::health::{Failing, Probe, ProbeResult, Prober};
 use crate::model::{Change, Desired, Protocol};
@@ -46,6 +46,8 @@ pub struct Inner {
     pub disk_full: bool,
     /// After which revision the disk is full.
     pub full_after: Option<u64>,
+    /// What is wrong with the interface.
+    pub interface_problem: Option<String>,
     /// Live flows.
     pub flows: Vec<FlowInfo>,
     /// Flows that gave way to others.
@@ -69,6 +71,7 @@ impl World {
             revision: load(self, &limits)?,
             store: Box::new(self.clone()),
             datapath: Box::new(self.clone()),
+            network: Network::default(),
             prober: Box::new(self.clone()),
             limits,
         })
@@ -220,7 +223,8 @@ impl Datapath for World {
     }
 
     fn interfaces(&self) -> Vec<InterfaceStatus> {
-        vec![InterfaceStatus { name: "eth0".to_owned(), mode: "native".to_owned() }]
+        let problem = self.lock().interface_problem.clone();
+        vec![InterfaceStatus { name: "eth0".to_owned(), mode: "native".to_owned(), problem }]
     }
 
     fn flow_load(&self) -> FlowLoad {
@@ -238,6 +242,10 @@ impl Datapath for World {
     fn events(&self) -> Vec<EventCount> {
         let (event, count) = ("flow_evicted".to_owned(), self.lock().evicted);
         vec![EventCount { event, count }]
+    }
+
+    fn follow_network(&mut self) -> Vec<InterfaceStatus> {
+        self.interfaces()
     }
 
     fn tick(&mut self) {}

@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use tokio::time::{self, MissedTickBehavior};
 
 use crate::config::Limits;
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, Network};
 use crate::events::{Events, Happening};
 use crate::health::{Failing, Health, ProbeResult, Prober, Scheduler};
 use crate::model::{Desired, Endpoint, ServiceName};
@@ -62,6 +62,8 @@ pub struct Parts {
     pub store: Box<dyn Store>,
     /// What carries packets.
     pub datapath: Box<dyn Datapath>,
+    /// What tells of changes around it.
+    pub network: Network,
     /// What carries health checks out.
     pub prober: Box<dyn Prober>,
     /// Sizes of the tables.
@@ -82,6 +84,7 @@ pub fn load(store: &dyn Store, limits: &Limits) -> anyhow::Result<Revision> {
 pub struct Control {
     store: Box<dyn Store>,
     datapath: Box<dyn Datapath>,
+    network: Network,
     prober: Box<dyn Prober>,
     limits: Limits,
     desired: Arc<Desired>,
@@ -114,12 +117,13 @@ impl Control {
     /// # Errors
     /// Where the data plane refuses it.
     pub fn start(parts: Parts) -> anyhow::Result<(Self, Handle)> {
-        let Parts { revision, store, datapath, prober, limits } = parts;
+        let Parts { revision, store, datapath, network, prober, limits } = parts;
         let failing = store.load_failing();
         let (sender, requests) = mpsc::channel(REQUEST_QUEUE);
         let mut control = Self {
             store,
             datapath,
+            network,
             prober,
             limits,
             desired: revision.desired,
@@ -167,6 +171,7 @@ impl Control {
                 Some(result) = self.results.1.recv() => self.take_results(result),
                 () = until(due) => self.start_probes(),
                 Ok(()) = revisions.changed() => self.follow(),
+                () = self.network.changed() => self.follow_network(),
                 _ = ticks.tick() => self.tick(),
             }
         }

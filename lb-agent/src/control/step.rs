@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{error, info};
 
 use super::{Control, ControlError, Report};
-use crate::datapath::{Plan, Wanted};
+use crate::datapath::{InterfaceStatus, Plan, Wanted};
 use crate::events::{Happening, first_lines};
 use crate::model::{Desired, Endpoint, Refusal, ServiceName};
 use crate::store::{Draft, Revision, StoreError};
@@ -84,6 +84,21 @@ impl Control {
         info!(revision = number, "the state was changed elsewhere");
         self.adopt(latest);
         self.refresh_checks();
+        let wanted = self.wanted();
+        if let Err(failure) = self.apply(&wanted) {
+            self.fall_out(&format!("{failure:#}"));
+        }
+    }
+
+    /// Acts on what has changed in the network around.
+    pub(super) fn follow_network(&mut self) {
+        for InterfaceStatus { name, mode, problem } in self.datapath.follow_network() {
+            self.events.tell(Happening::InterfaceChanged { interface: name, mode, problem });
+        }
+        if self.out_of_step {
+            return;
+        }
+        // An interface that went down, or was made anew, may have lost the addresses that it had for us.
         let wanted = self.wanted();
         if let Err(failure) = self.apply(&wanted) {
             self.fall_out(&format!("{failure:#}"));

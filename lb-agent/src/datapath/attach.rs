@@ -6,13 +6,14 @@ use aya::programs::xdp::{XdpError, XdpLink};
 use aya::programs::{ProgramError, Xdp, XdpMode as AttachMode};
 use tracing::{info, warn};
 
+use super::ethtool;
 use super::load::chain;
 use super::netlink::Interface;
 use super::pins::{PinDir, unpin};
-use super::{InterfaceStatus, ethtool};
 use crate::config::XdpMode;
 
-/// Has the interface run the program, in place of an older generation of it where there is one.
+/// Has the interface run the program, in place of an older generation of it where there is one. Tells whether it runs
+/// in the driver.
 ///
 /// # Errors
 ///
@@ -22,7 +23,7 @@ pub(super) fn attach(
     program: &mut Xdp,
     interface: &Interface,
     mode: XdpMode,
-) -> anyhow::Result<InterfaceStatus> {
+) -> anyhow::Result<bool> {
     let name = &interface.name;
     let native = match adopt(pins, program, interface, mode)? {
         Some(native) => native,
@@ -33,7 +34,7 @@ pub(super) fn attach(
             "interface {name}: cannot turn GRO off: {error}; aggregated frames will be refused as too large"
         );
     }
-    Ok(InterfaceStatus { name: name.clone(), mode: if native { "native" } else { "generic" }.to_owned() })
+    Ok(native)
 }
 
 /// Replaces the program of the link that is pinned for the interface: one step, no packet goes without a program.

@@ -67,7 +67,8 @@ fn mount_tracefs() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn watch(loaded: &mut Loaded, interfaces: &[u32]) -> anyhow::Result<()> {
+/// Has the tracepoint programs count for these interfaces, and for every stage.
+pub(super) fn watch(loaded: &mut Loaded, interfaces: &[u32]) -> anyhow::Result<()> {
     let mut keys: Vec<_> =
         interfaces.iter().map(|&index| maps::WATCHED_INTERFACE | u64::from(index)).collect();
     for name in Stage::ALL.iter().map(|stage| stage.program()).chain([ENTRY]) {

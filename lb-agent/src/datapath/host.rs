@@ -33,6 +33,16 @@ impl Host {
         Ok(())
     }
 
+    /// Lets the kernel forward IPv4 packets that come in by an interface.
+    pub(super) fn forward_ipv4(&mut self, interface: &str) -> anyhow::Result<()> {
+        self.sysctl.forward_ipv4(interface).with_context(|| format!("interface {interface}"))
+    }
+
+    /// Addresses that no subnet covers go to this interface from now on.
+    pub(super) fn default_to(&mut self, interface: u32) {
+        self.vips.iter_mut().for_each(|vips| vips.default_to(interface));
+    }
+
     fn vips(&mut self) -> anyhow::Result<&mut Vips> {
         self.vips.as_mut().context("addresses are left to others (manage_vips = false)")
     }

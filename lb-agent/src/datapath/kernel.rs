@@ -11,8 +11,11 @@ use lb_common::service::{Service, Table};
 use lb_common::slot;
 use tracing::{debug, warn};
 
+mod follow;
+
 pub use super::detach::{Detached, detach};
 
+use super::attachments::Attachments;
 use super::clock;
 use super::diagnostics::Diagnostics;
 use super::exceptions::{self, NewTable};
@@ -21,24 +24,23 @@ use super::host::Host;
 use super::identity::Endpoint;
 use super::links::Links;
 use super::load::{Loaded, load};
-use super::netlink::Netlink;
 use super::observed::{Observed, Rested, region_of, service_key};
 use super::pins::PinDir;
 use super::plan::{self, Action, TableInputs, diff};
-use super::start::{bring_up, configured_interfaces, sizes};
+use super::start::{bring_up, interfaces, sizes};
 use super::sweep::Sweep;
 use super::sysctl::Sysctl;
 use super::view::{self, View};
 use super::vip::Vips;
 use super::{
-    Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Move, Plan, ReasonCount,
+    Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Move, Network, Plan, ReasonCount,
     ServiceId, Traffic, Wanted, WantedService,
 };
-use crate::config::Config;
+use crate::config::{Config, XdpMode};
 use crate::model::Protocol;
 
-/// Ticks between two looks at the interfaces.
-const INTERFACES_EVERY: u32 = 5;
+/// Ticks between two looks at the network around, in case that something was not told, or refused before.
+const NETWORK_EVERY: u32 = 5;
 
 /// Attaches the program to the configured interfaces, or takes over what an agent before has left attached.
 ///
@@ -46,12 +48,15 @@ const INTERFACES_EVERY: u32 = 5;
 ///
 /// Where an interface is missing or refuses the program, where the kernel refuses the object, or where what is
 /// pinned was made with other limits or by another version. A start that fails leaves nothing new behind.
-pub fn open(config: &Config) -> anyhow::Result<Box<dyn Datapath>> {
+pub fn open(config: &Config) -> anyhow::Result<(Box<dyn Datapath>, Network)> {
     let pins = PinDir::create(&config.pin_dir)?;
     let fresh = pins.linked()?.is_empty();
     drop(pins);
     match Kernel::open(config) {
-        Ok(kernel) => Ok(Box::new(kernel)),
+        Ok(kernel) => {
+            let network = kernel.network.clone();
+            Ok((Box::new(kernel), network))
+        }
         Err(error) => {
             if fresh && let Err(left) = detach(&config.pin_dir) {
                 warn!("something is left in {}: {left:#}", config.pin_dir.display());
@@ -64,7 +69,9 @@ pub fn open(config: &Config) -> anyhow::Result<Box<dyn Datapath>> {
 /// The kernel's data plane.
 struct Kernel {
     loaded: Loaded,
-    interfaces: Vec<InterfaceStatus>,
+    attachments: Attachments,
+    mode: XdpMode,
+    network: Network,
     flow_capacity: u64,
     /// Backend rows by service and endpoint.
     rows: BTreeMap<(Endpoint, Endpoint), u16>,
@@ -75,28 +82,30 @@ struct Kernel {
     links: Links,
     host: Host,
     diagnostics: Option<Diagnostics>,
-    /// Holds the lock on the pin directory.
-    _pins: PinDir,
+    /// Holds the lock on the pin directory, too.
+    pins: PinDir,
 }
 
 impl Kernel {
     fn open(config: &Config) -> anyhow::Result<Self> {
         let pins = PinDir::create(&config.pin_dir)?;
-        let (configured, all) = configured_interfaces(config)?;
+        // Before the first look, so that nothing goes unseen in between.
+        let network = Network::listen()?;
+        let all = interfaces(config)?;
         let sizes = sizes(config)?;
         let mut loaded = load(&pins, sizes, config.diagnostics)?;
         let diagnostics = config.diagnostics.then(|| Diagnostics::take(&mut loaded.object)).transpose()?;
-        let interfaces = bring_up(&mut loaded, &pins, config, &configured)?;
+        let attachments = bring_up(&mut loaded, &pins, config, &all)?;
         let mut sysctl = Sysctl::open(pins.path())?;
-        for interface in &configured {
-            sysctl.forward_ipv4(&interface.name).with_context(|| format!("interface {}", interface.name))?;
+        for InterfaceStatus { name, .. } in attachments.statuses().iter().filter(|each| each.mode != "none") {
+            sysctl.forward_ipv4(name).with_context(|| format!("interface {name}"))?;
         }
         let map =
             loaded.object.take_map(maps::LINKS).ok_or_else(|| anyhow!("the BPF object has no map LINKS"))?;
         let mut links = Links::new(HashMap::try_from(map).context("map LINKS")?)?;
         links.update(&all);
-        let vips = match (config.manage_vips, configured.first()) {
-            (true, Some(first)) => Some(Vips::open(pins.path(), sizes.services, first.index)?),
+        let vips = match (config.manage_vips, attachments.first()) {
+            (true, Some(first)) => Some(Vips::open(pins.path(), sizes.services, first)?),
             _ => None,
         };
         let mut rested = Rested::default();
@@ -106,7 +115,9 @@ impl Kernel {
         }
         let mut kernel = Self {
             loaded,
-            interfaces,
+            attachments,
+            mode: config.xdp_mode,
+            network,
             flow_capacity: u64::from(config.limits.flows) + u64::from(config.limits.flows6()),
             rows: BTreeMap::new(),
             rested,
@@ -116,7 +127,7 @@ impl Kernel {
             links,
             host: Host::new(vips, sysctl),
             diagnostics,
-            _pins: pins,
+            pins,
         };
         kernel.index_rows();
         Ok(kernel)
@@ -280,7 +291,7 @@ impl Datapath for Kernel {
     }
 
     fn interfaces(&self) -> Vec<InterfaceStatus> {
-        self.interfaces.clone()
+        self.attachments.statuses()
     }
 
     fn flow_load(&self) -> FlowLoad {
@@ -295,15 +306,22 @@ impl Datapath for Kernel {
         view::events(&self.loaded.arrays)
     }
 
+    fn follow_network(&mut self) -> Vec<InterfaceStatus> {
+        self.catch_up_with_network().unwrap_or_else(|error| {
+            warn!("changes of the network are not followed: {error:#}");
+            Vec::new()
+        })
+    }
+
     fn tick(&mut self) {
         if let Err(error) = self.housekeeping() {
             warn!("idle flows are not expired: {error:#}");
         }
         self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(INTERFACES_EVERY) {
-            match Netlink::open().and_then(|mut netlink| netlink.interfaces()) {
-                Ok(interfaces) => self.links.update(&interfaces),
-                Err(error) => warn!("VLAN devices are not followed: {error:#}"),
+        if self.ticks.is_multiple_of(NETWORK_EVERY) {
+            self.network.look();
+            if let Err(error) = self.keep_neighbours_warm() {
+                warn!("neighbours are not confirmed: {error:#}");
             }
         }
         if let Some(diagnostics) = &mut self.diagnostics {

@@ -7,6 +7,7 @@
 mod announce;
 mod arrays;
 mod attach;
+mod attachments;
 mod clock;
 mod detach;
 mod diagnostics;
@@ -21,6 +22,8 @@ pub mod kernel;
 mod links;
 mod load;
 mod netlink;
+mod network;
+mod next_hops;
 mod observed;
 mod pins;
 mod plan;
@@ -37,6 +40,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
+pub use network::Network;
 
 /// Everything the data plane shall do: the desired state with the verdicts of health and drain applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,13 +149,21 @@ pub struct Candidate {
     pub share_basis_points: u32,
 }
 
-/// One interface that the program is attached to.
+/// One interface that the program is configured for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct InterfaceStatus {
     /// The interface's name.
     pub name: String,
-    /// `native` or `generic`.
+    /// How the program runs on it: `native` or `generic`; `none` where it does not.
     pub mode: String,
+    /// Why no packets are balanced there, if so: the interface is not there, refuses the program, or has no link.
+    pub problem: Option<String>,
+}
+
+impl Default for InterfaceStatus {
+    fn default() -> Self {
+        Self { name: String::new(), mode: "none".to_owned(), problem: None }
+    }
 }
 
 /// How full the flow table is.
@@ -237,7 +249,7 @@ pub trait Datapath: Send {
     /// Where a packet from `client` to `vip` would go. No side effects.
     fn explain(&self, protocol: Protocol, client: SocketAddr, vip: SocketAddr) -> Explanation;
 
-    /// The interfaces that the program is attached to.
+    /// The interfaces that the program is configured for.
     fn interfaces(&self) -> Vec<InterfaceStatus>;
 
     /// How full the flow table is.
@@ -248,6 +260,10 @@ pub trait Datapath: Send {
 
     /// Everything that is counted besides, in the order of the documentation.
     fn events(&self) -> Vec<EventCount>;
+
+    /// Acts on what has changed in the network around, to be called when [`Network::changed`] says so. The interfaces
+    /// that are other than before; addresses may be.
+    fn follow_network(&mut self) -> Vec<InterfaceStatus>;
 
     /// Housekeeping: expires idle flows, frees identifiers. To be called about once a second.
     fn tick(&mut self);

@@ -1,39 +1,33 @@
 //! From a configuration to a program on its interfaces.
 
-use anyhow::{anyhow, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use aya::programs::Xdp;
 use lb_common::settings::REDIRECT_BACK;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::arrays::Sizes;
 use super::attach::attach;
+use super::attachments::Attachments;
 use super::load::{ENTRY, Loaded};
 use super::netlink::{Interface, Netlink};
 use super::pins::{PinDir, unpin};
 use super::{InterfaceStatus, clock, ethtool, generation};
 use crate::config::Config;
 
-/// The configured interfaces, each once, and all that there are.
-pub(super) fn configured_interfaces(config: &Config) -> anyhow::Result<(Vec<Interface>, Vec<Interface>)> {
+/// Every interface that there is, of which one at least is configured: the others may come later.
+pub(super) fn interfaces(config: &Config) -> anyhow::Result<Vec<Interface>> {
     let all = Netlink::open()?.interfaces()?;
-    let mut configured: Vec<Interface> = Vec::new();
-    for name in config.interfaces.iter().map(|name| name.as_str()) {
-        let interface = all.iter().find(|interface| interface.name == name).ok_or_else(|| {
-            anyhow!("interface {name}: there is none of that name (ip link shows those that there are)")
-        })?;
-        ensure!(
-            !interface.loopback,
-            "interface {name}: the loopback interface carries no traffic to balance"
-        );
-        if !configured.contains(interface) {
-            configured.push(interface.clone());
-        }
+    let names: Vec<&str> = config.interfaces.iter().map(|name| name.as_str()).collect();
+    let configured = || all.iter().filter(|interface| names.contains(&interface.name.as_str()));
+    if let Some(loopback) = configured().find(|interface| interface.loopback) {
+        bail!("interface {}: the loopback interface carries no traffic to balance", loopback.name);
     }
     ensure!(
-        !configured.is_empty(),
-        "no interface: name one in the configuration's `interfaces` or by --interface"
+        configured().next().is_some(),
+        "interface {}: there is none of that name (ip link shows those that there are)",
+        names.join(", ")
     );
-    Ok((configured, all))
+    Ok(all)
 }
 
 /// Rows of the maps, by the configured limits and the CPUs of this machine.
@@ -50,40 +44,52 @@ pub(super) fn sizes(config: &Config) -> anyhow::Result<Sizes> {
     })
 }
 
-/// How the program treats these interfaces. For all of them where one needs it: a redirect is right on any.
-fn flags(configured: &[Interface]) -> u64 {
-    let is_veth =
-        |interface: &Interface| ethtool::driver(&interface.name).is_ok_and(|driver| driver == "veth");
-    if configured.iter().any(is_veth) { REDIRECT_BACK } else { 0 }
+/// Whether the program answers with redirects there. Where one interface needs it, it does so on all: a redirect is
+/// right on any.
+pub(super) fn is_veth(interface: &Interface) -> bool {
+    ethtool::driver(&interface.name).is_ok_and(|driver| driver == "veth")
 }
 
-/// Puts a new generation of the program in place, on all interfaces, then lets the one before go.
+/// Puts a new generation of the program in place, on all interfaces that there are, then lets the one before go.
 pub(super) fn bring_up(
     loaded: &mut Loaded,
     pins: &PinDir,
     config: &Config,
-    configured: &[Interface],
-) -> anyhow::Result<Vec<InterfaceStatus>> {
+    all: &[Interface],
+) -> anyhow::Result<Attachments> {
     let (generation, directory) = pins.next_generation()?;
     generation::fill_stages(loaded, &directory)?;
     loaded.xdp(clock::PROGRAM)?;
-    loaded.arrays.settings().flags.store(flags(configured));
+    let names: Vec<&str> = config.interfaces.iter().map(|name| name.as_str()).collect();
+    let redirects =
+        all.iter().any(|interface| names.contains(&interface.name.as_str()) && is_veth(interface));
+    loaded.arrays.settings().flags.store(if redirects { REDIRECT_BACK } else { 0 });
     let program: &mut Xdp = loaded.xdp(ENTRY)?;
-    let attached = configured
-        .iter()
-        .map(|interface| attach(pins, program, interface, config.xdp_mode))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    for name in
-        pins.linked()?.iter().filter(|name| !configured.iter().any(|interface| interface.name == **name))
-    {
+    let id = program.info().context("cannot ask about the program")?.id();
+    let mut attachments = Attachments::new(names.iter().copied());
+    // At the start one that refuses is a reason not to start; later there is traffic on the others.
+    let mut refused = None;
+    let told = attachments.follow(all, id, &mut |interface| {
+        attach(pins, program, interface, config.xdp_mode).map_err(|error| {
+            let text = anyhow!("{error:#}");
+            refused.get_or_insert(error);
+            text
+        })
+    });
+    if let Some(error) = refused {
+        return Err(error);
+    }
+    for InterfaceStatus { name, problem, .. } in &told {
+        problem.iter().for_each(|problem| warn!("interface {name}: {problem}"));
+    }
+    for name in pins.linked()?.iter().filter(|name| !names.contains(&name.as_str())) {
         unpin(&pins.link(name))?;
         info!("interface {name}: detached: it is not configured any more");
     }
     generation::drop_older(pins, generation)?;
-    let indices: Vec<_> = configured.iter().map(|interface| interface.index).collect();
-    generation::trace(loaded, &indices, &directory);
+    generation::trace(loaded, &attachments.indices(), &directory);
     if loaded.adopted {
         info!("took over the running data plane");
     }
-    Ok(attached)
+    Ok(attachments)
 }

@@ -42,6 +42,11 @@ impl Vips {
         Ok(Self { netlink: Netlink::open()?, added: recall(&path)?, fallback })
     }
 
+    /// Addresses that no subnet covers go to this interface from now on.
+    pub(super) const fn default_to(&mut self, interface: u32) {
+        self.fallback = interface;
+    }
+
     /// What is there, and what is there because of us.
     pub(super) fn addresses(&self) -> anyhow::Result<Addresses> {
         let present = Netlink::open()?.addresses()?.into_iter().map(|address| address.address).collect();

@@ -128,7 +128,7 @@ fn a_configuration_with_an_error_names_the_key_and_its_line() {
     let cases = [
         (format!("colour = \"red\"\n{good}"), "colour"),
         (format!("{good}services = \"many\"\n"), "services"),
-        (good.replace("interfaces = [\"wan\"", "interfaces = [\"nosuch\""), "nosuch"),
+        (good.replace("interfaces = [\"wan\", \"lan\"]", "interfaces = [\"nosuch\"]"), "nosuch"),
         (format!("xdp_mode = \"warp\"\n{good}"), "warp"),
     ];
     for (text, what) in cases {

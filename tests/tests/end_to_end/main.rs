@@ -9,6 +9,7 @@
 //! | `daemon` | is the service manager told, does SIGHUP reload, are other limits refused? |
 //! | `events` | is what goes wrong after the verdict counted? |
 //! | `health` | is a dead backend taken out, and taken in again? |
+//! | `network` | are interfaces, links and neighbours followed? |
 //! | `restarts` | does traffic outlive the agent, and does `detach` leave nothing? |
 //! | `vips` | does the agent own the addresses that it added, and no others? |
 
@@ -20,6 +21,8 @@ mod daemon;
 mod events;
 #[cfg(test)]
 mod health;
+#[cfg(test)]
+mod network;
 #[cfg(test)]
 mod packets;
 #[cfg(test)]

@@ -45,7 +45,7 @@ fn events_are_told_as_they_happen_and_the_last_of_them_later() {
 fn status_flows_and_explain_have_the_fields_of_the_contract() {
     let server = Server::with_web("observe");
     let status = server.get(&["status"]);
-    assert_eq!(status["interfaces"], json!([{"name": "eth0", "mode": "native"}]));
+    assert_eq!(status["interfaces"], json!([{"name": "eth0", "mode": "native", "problem": null}]));
     assert_eq!((&status["services"], &status["backends"]), (&json!(1), &json!(1)));
     assert_eq!(status["flows"], json!({"active": 0, "capacity": 1000}));
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));

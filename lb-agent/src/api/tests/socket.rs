@@ -104,6 +104,10 @@ fn health_and_readiness_are_told_in_a_word() {
     assert!(get("/healthz").starts_with("HTTP/1.1 200 OK\r\n"));
     assert!(get("/healthz").ends_with("\r\nalive\n"));
     assert!(get("/readyz").ends_with("\r\nready\n"));
+    server.world.lock().interface_problem = Some("it has no link".to_owned());
+    assert!(get("/readyz").starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+    assert!(get("/readyz").ends_with("\r\nnot ready: interface eth0: it has no link\n"));
+    server.world.lock().interface_problem = None;
     server.world.lock().refusals = vec!["broken"; 1000];
     let add = server.ask(Method::POST, &["services"], json!({"name": "web", "vip": "10.0.0.100:80"}));
     assert_eq!(add.unwrap_err().0, 500);

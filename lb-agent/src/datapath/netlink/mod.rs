@@ -2,12 +2,16 @@
 //!
 //! Not by sysfs, which shows the namespace that it was mounted in.
 
+mod neighbour;
+mod watch;
+
 use std::io;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, bail};
 use lb_common::Be16;
 use lb_common::next_hop::Tag;
+pub(crate) use neighbour::Neighbour;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -18,6 +22,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+pub(crate) use watch::{Changes, Watch};
 
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +33,14 @@ pub(crate) struct Interface {
     pub(crate) mac: Option<[u8; 6]>,
     /// Whether it is the loopback interface.
     pub(crate) loopback: bool,
+    /// Whether it was set up (`IFF_UP`).
+    pub(crate) is_up: bool,
+    /// Whether it can send: it is up, and what is below it has a carrier (`IFF_LOWER_UP`).
+    pub(crate) has_link: bool,
+    /// Largest packet that it takes, in bytes.
+    pub(crate) mtu: u32,
+    /// Receive queues.
+    pub(crate) rx_queues: u32,
     /// The interface below a VLAN device, and the tag that the device stands for.
     pub(crate) vlan: Option<(u32, Tag)>,
     /// The XDP program that is attached, if any.
@@ -66,6 +79,9 @@ impl HostAddress {
         }
     }
 }
+
+/// Bytes of a message's header.
+const HEADER: usize = 16;
 
 /// A connection to the kernel. One request at a time.
 pub(crate) struct Netlink {
@@ -159,12 +175,8 @@ impl Netlink {
 
     /// Takes the messages of one datagram; true after the last one of the answer.
     fn take(&self, datagram: &[u8], answers: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
-        let mut rest = datagram;
-        while rest.len() >= 16 {
-            let message =
-                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-            let length = (message.header.length as usize).next_multiple_of(4).max(16);
-            rest = rest.get(length..).unwrap_or_default();
+        for message in messages(datagram) {
+            let message = message?;
             if message.header.sequence_number != self.sequence {
                 continue;
             }
@@ -180,11 +192,27 @@ impl Netlink {
     }
 }
 
+/// The messages of one datagram.
+fn messages(datagram: &[u8]) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        if rest.len() < HEADER {
+            return None;
+        }
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other);
+        let length = message.as_ref().map_or(rest.len(), |message| message.header.length as usize);
+        rest = rest.get(length.next_multiple_of(4).max(HEADER)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
 impl From<LinkMessage> for Interface {
     fn from(link: LinkMessage) -> Self {
         let mut interface = Self {
             index: link.header.index,
             loopback: link.header.flags.contains(LinkFlags::Loopback),
+            is_up: link.header.flags.contains(LinkFlags::Up),
+            has_link: link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
             ..Self::default()
         };
         let (mut lower, mut tag, mut elsewhere) = (None, None, false);
@@ -192,6 +220,8 @@ impl From<LinkMessage> for Interface {
             match attribute {
                 LinkAttribute::IfName(name) => interface.name = name,
                 LinkAttribute::Address(mac) => interface.mac = mac.try_into().ok(),
+                LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
+                LinkAttribute::NumRxQueues(queues) => interface.rx_queues = queues,
                 LinkAttribute::Link(index) => lower = Some(index),
                 // The interface below is in another namespace, and its index means nothing here.
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
