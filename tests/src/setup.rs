@@ -119,6 +119,12 @@ impl Setup {
         self.lab.backends[backend].endpoint(family, UDP_PORT)
     }
 
+    /// The endpoint of every backend, such as [`Setup::http`] names it.
+    #[must_use]
+    pub fn endpoints(&self, endpoint: fn(&Self, usize, Family) -> String, family: Family) -> Vec<String> {
+        (0..self.lab.backends.len()).map(|backend| endpoint(self, backend, family)).collect()
+    }
+
     /// A row of `service list`.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use super::table::{Column, render};
 use crate::api::types::{ServiceRates, StatusView};
 use crate::client::Client;
 use crate::datapath::InterfaceStatus;
+use crate::model::Track;
 
 /// Shows interfaces, services with their rates, the flow table, how packets ended and what happened to them, on one screen.
 #[derive(Debug, Args)]
@@ -69,13 +70,24 @@ fn services(services: &[ServiceRates]) -> String {
             service.name.to_string(),
             format!("{}/{}", service.vip, service.protocol),
             format!("{}/{}", service.healthy_backends, service.backends),
-            service.active_connections.to_string(),
+            format!("{}{}", service.active_connections, if by_exception(rates) { "*" } else { "" }),
             format!("{:.1}", rates.rates.connections_per_second),
             format!("{:.0}", rates.rates.rx_bytes_per_second),
             format!("{:.0}", rates.rates.tx_bytes_per_second),
         ]
     };
-    render(columns, services.iter().map(row))
+    let table = render(columns, services.iter().map(row));
+    if services.iter().any(by_exception) { table + BY_EXCEPTION } else { table }
+}
+
+/// What is not to be had where most flows are not remembered.
+const BY_EXCEPTION: &str = "\
+* tracked by exception: only remembered flows are counted and listed; a draining backend goes at its drain timeout;
+  no affinity, no retry, no reset of flows whose backend is down
+";
+
+fn by_exception(rates: &ServiceRates) -> bool {
+    rates.service.track == Track::Exceptions
 }
 
 /// The ways in which packets ended.
@@ -166,5 +178,27 @@ EVENTS        COUNT  PER S
 flow_created     41    0.5
 ";
         assert_eq!(screen(&status), expected);
+    }
+
+    #[test]
+    fn what_tracking_by_exception_cannot_have_is_said_where_it_is_used() {
+        let rates = |name: &str, track: &str| {
+            json!({
+                "name": name, "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
+                "track": track, "on_no_backend": "reset", "on_backend_down": "rebalance", "health": "none",
+                "backends": 2, "healthy_backends": 2, "revision": 3, "active_backends": 2,
+                "active_connections": 7, "connections_total": 9, "connections_per_second": 0.0,
+                "rx_bytes_per_second": 0.0, "tx_bytes_per_second": 0.0,
+            })
+        };
+        let table = |rows: &[serde_json::Value]| {
+            let rates: Vec<ServiceRates> = serde_json::from_value(json!(rows)).unwrap();
+            services(&rates)
+        };
+        let without = table(&[rates("web", "full")]);
+        assert!(!without.contains('*'), "{without}");
+        let with = table(&[rates("web", "full"), rates("dns", "exceptions")]);
+        let of = |name: &str| with.lines().find(|line| line.starts_with(name)).unwrap().contains("7*");
+        assert!(!of("web") && of("dns") && with.ends_with(BY_EXCEPTION), "{with}");
     }
 }

@@ -5,17 +5,7 @@ use lb_tests::needs_root;
 use lb_tests::setup::{Setup, echo, web, web_vip};
 use lb_tests::topology::Shape;
 
-use crate::traffic::{SOON, Traffic, assert_no_checksum_errors};
-
-/// Runs a `backend` verb for the same backend of all four services.
-fn everywhere(setup: &Setup, verb: &str, backend: usize, options: &[&str]) {
-    for family in Family::BOTH {
-        let rows = [(web(family), setup.http(backend, family)), (echo(family), setup.udp(backend, family))];
-        for (service, endpoint) in rows {
-            setup.agent.must(["backend", verb, &service, &endpoint].iter().chain(options)).unwrap();
-        }
-    }
-}
+use crate::traffic::{SOON, Traffic, assert_no_checksum_errors, everywhere};
 
 #[test]
 fn a_backend_is_added_and_removed_under_load_without_a_failed_request() {

@@ -8,6 +8,7 @@
 //! | `changes` | does a change of backends, weights or strategy disturb traffic? |
 //! | `daemon` | is the service manager told, does SIGHUP reload, are other limits refused? |
 //! | `events` | is what goes wrong after the verdict counted? |
+//! | `exceptions` | does tracking by exception keep every connection through changes, and say what it cannot have? |
 //! | `health` | is a dead backend taken out, and taken in again? |
 //! | `network` | are interfaces, links and neighbours followed? |
 //! | `restarts` | does traffic outlive the agent, and does `detach` leave nothing? |
@@ -19,6 +20,8 @@ mod changes;
 mod daemon;
 #[cfg(test)]
 mod events;
+#[cfg(test)]
+mod exceptions;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
