@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod agent;
+pub mod api;
 pub mod balancer;
 pub mod bench;
 mod bpf;

@@ -37,6 +37,7 @@ struct Request {
 pub(super) fn serve(connection: &Connection<'_>, client: SocketAddr, site: &Site) -> io::Result<()> {
     let mut reader = BufReader::new(connection);
     while let Some(request) = read_request(&mut reader)? {
+        site.work();
         answer(&mut reader, connection, &request, client, site)?;
         site.count_request();
         if !request.keep_alive {

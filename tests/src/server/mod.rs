@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Scope};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::net::{
@@ -53,6 +53,8 @@ struct Site {
     protocol: Protocol,
     port: u16,
     requests: AtomicU64,
+    /// Milliseconds of work that an HTTP request is.
+    work: AtomicU64,
     /// When each client endpoint was heard of.
     seen: Mutex<Sightings>,
 }
@@ -84,6 +86,7 @@ impl Server {
             protocol,
             port,
             requests: AtomicU64::new(0),
+            work: AtomicU64::new(0),
             seen: Mutex::default(),
         };
         let mut server = Self { site: Arc::new(site), running: None };
@@ -141,6 +144,11 @@ impl Server {
         self.site.requests.load(Ordering::Relaxed)
     }
 
+    /// Makes HTTP requests take so long from now on, half as long to half as long again, as a slow machine does.
+    pub fn slow_down(&self, milliseconds: u64) {
+        self.site.work.store(milliseconds, Ordering::Relaxed);
+    }
+
     /// Whether this client endpoint has reached the server in that time: tells where a failed request went.
     #[must_use]
     pub fn has_seen(&self, client: SocketAddr, during: RangeInclusive<Instant>) -> bool {
@@ -161,6 +169,18 @@ impl Site {
 
     fn note_client(&self, client: SocketAddr) {
         self.seen().entry(client).or_default().push(Instant::now());
+    }
+
+    /// Takes the time that a request is to take.
+    fn work(&self) {
+        let mean = self.work.load(Ordering::Relaxed);
+        if mean > 0 {
+            // Of unequal length, or clients that began together would go on in step.
+            let draw = lb_common::hash::mix(self.requests.load(Ordering::Relaxed), mean);
+            let length = mean / 2 + lb_common::hash::scale(draw, mean as u32) as u64;
+            // Not a wait for something: the time is what is asked for.
+            std::thread::sleep(Duration::from_millis(length));
+        }
     }
 
     fn count_request(&self) {

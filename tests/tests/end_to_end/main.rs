@@ -2,6 +2,7 @@
 //!
 //! | module | what it asks |
 //! |---|---|
+//! | `active` | are active connections those that the backends have? |
 //! | `programs` | do curl, nginx, wrk and iperf3 work through a VIP? |
 //! | `volume` | do ten thousand connections and a gigabyte arrive whole? |
 //! | `packets` | path MTU, ping, fragments, time-to-live, no backend |
@@ -12,8 +13,12 @@
 //! | `health` | is a dead backend taken out, and taken in again? |
 //! | `network` | are interfaces, links and neighbours followed? |
 //! | `restarts` | does traffic outlive the agent, and does `detach` leave nothing? |
+//! | `slow_backend` | does `least-connections` even out a slow backend? |
+//! | `under_change` | do a thousand changes under wrk fail no request and move no flow? |
 //! | `vips` | does the agent own the addresses that it added, and no others? |
 
+#[cfg(test)]
+mod active;
 #[cfg(test)]
 mod changes;
 #[cfg(test)]
@@ -33,7 +38,11 @@ mod programs;
 #[cfg(test)]
 mod restarts;
 #[cfg(test)]
+mod slow_backend;
+#[cfg(test)]
 mod traffic;
+#[cfg(test)]
+mod under_change;
 #[cfg(test)]
 mod vips;
 #[cfg(test)]
