@@ -19,8 +19,15 @@ use crate::traffic::{SOON, assert_no_checksum_errors};
 const CHANGES: usize = 1000;
 /// How long all of them may take.
 const LIMIT: Duration = Duration::from_secs(60);
-const STRATEGIES: [&str; 6] =
-    ["consistent-hash", "round-robin", "least-connections", "source-hash", "random", "maglev"];
+const STRATEGIES: [&str; 7] = [
+    "consistent-hash",
+    "round-robin",
+    "least-connections",
+    "source-hash",
+    "random",
+    "resource-based",
+    "maglev",
+];
 /// Long-lived connections of each family.
 const HELD: usize = 40;
 /// The backend that is removed and added again: no long-lived connection is with it.
@@ -78,7 +85,7 @@ fn change(socket: &Path, setup: &Setup, number: usize) -> Result<&'static str> {
         }
         2 => ("drain", "PATCH", backend(turn / 6 % 3), "{\"admin\": \"draining\"}".into()),
         3 => ("enable", "PATCH", backend(turn / 6 % 3), "{\"admin\": \"enabled\"}".into()),
-        _ if turn / 6 % 2 == 0 => ("remove", "DELETE", backend(COMING_AND_GOING), String::new()),
+        _ if (turn / 6).is_multiple_of(2) => ("remove", "DELETE", backend(COMING_AND_GOING), String::new()),
         _ => {
             let address = setup.http(COMING_AND_GOING, family);
             ("add", "POST", format!("{service}/backends"), format!("{{\"address\": \"{address}\"}}"))
