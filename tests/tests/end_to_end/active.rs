@@ -94,16 +94,19 @@ fn active_connections_are_those_of_the_backends_and_none_after_the_last_close() 
         let next = turned() + BETWEEN;
         wait::until_true(6 * SOON, "more connections have come and gone", || turned() >= next).unwrap();
         for (backend, host) in setup.lab.backends.iter().enumerate() {
+            assert!(truth(host) > 100, "{}: {} connections only", host.name, truth(host));
             // The counts are read one after the other while connections come and go: the balancer's may be anywhere
-            // between what `ss` says before and after it.
-            let (before, active, after) = (truth(host), counted(&setup, backend), truth(host));
-            let (low, high) = (before.min(after) as f64 * 0.99, before.max(after) as f64 * 1.01);
-            assert!(before > 100, "{} has {before} connections only", host.name);
-            assert!(
-                (low..=high).contains(&(active as f64)),
-                "comparison {comparison}: {} has {before} to {after} connections, and {active} are counted",
-                host.name
-            );
+            // between what `ss` says before and after it, and now and then a burst is over in between.
+            let mut seen = (0, 0, 0);
+            let agreed = wait::until(SOON, "the balancer counts what the backend's kernel knows", || {
+                seen = (truth(host), counted(&setup, backend), truth(host));
+                let (before, active, after) = seen;
+                let (low, high) = (before.min(after) as f64 * 0.99, before.max(after) as f64 * 1.01);
+                Ok((low..=high).contains(&(active as f64)).then_some(()))
+            });
+            agreed.unwrap_or_else(|error| {
+                panic!("{error:#}; comparison {comparison}, {}: true, counted, true are {seen:?}", host.name)
+            });
         }
     }
     drop(churns);
