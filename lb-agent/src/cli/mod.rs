@@ -2,6 +2,7 @@
 
 mod apply;
 mod backend;
+mod check;
 mod condition;
 mod detach;
 mod events;
@@ -33,7 +34,7 @@ use output::{Format, Output};
 /// Turns this machine into a layer-4 load balancer, and tells it what to balance.
 ///
 /// `lb-agent run` is the daemon: it attaches an XDP program that balances packets in the driver, and keeps it up to
-/// date. Every other verb talks to it over its socket, except `detach`, which works without it.
+/// date. Every other verb talks to it over its socket, except `detach` and `check`, which work without it.
 #[derive(Debug, Parser)]
 #[command(name = "lb-agent", version, propagate_version = true, disable_help_subcommand = true)]
 #[command(arg_required_else_help = true, after_long_help = EXAMPLES)]
@@ -74,6 +75,7 @@ struct Global {
 enum Verb {
     Run(run::Arguments),
     Detach(detach::Arguments),
+    Check(check::Arguments),
     Status(status::Arguments),
     Service(service::Arguments),
     Backend(backend::Arguments),
@@ -111,6 +113,7 @@ impl Cli {
         match verb {
             Verb::Run(arguments) => arguments.execute(&global),
             Verb::Detach(arguments) => arguments.execute(&output),
+            Verb::Check(arguments) => arguments.execute(|configured| global.client_at(configured), &output),
             Verb::Status(arguments) => arguments.execute(&client(), &output),
             Verb::Service(arguments) => arguments.execute(&client(), &output),
             Verb::Backend(arguments) => arguments.execute(&client(), &output),
@@ -126,6 +129,11 @@ impl Cli {
 }
 
 impl Global {
+    /// A client of the agent at the socket that was named, or else at this one.
+    fn client_at(&self, configured: PathBuf) -> Client {
+        Client::new(self.socket.as_deref().unwrap_or(&configured), self.verbose > 0)
+    }
+
     fn client(&self) -> Client {
         let configured = || Config::load(None).map(|config| config.socket);
         // Nobody but the agent has to be able to read its configuration: where it cannot be read, the default it is.

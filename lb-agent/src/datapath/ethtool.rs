@@ -7,6 +7,10 @@ use rustix::net::{AddressFamily, SocketType, socket};
 
 /// `ETHTOOL_SGRO` of `linux/ethtool.h`.
 const ETHTOOL_SGRO: u32 = 0x2c;
+/// `ETHTOOL_GGRO`, `ETHTOOL_GFLAGS` and a flag of the latter.
+const ETHTOOL_GGRO: u32 = 0x2b;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETH_FLAG_LRO: u32 = 1 << 15;
 /// `SIOCETHTOOL` of `linux/sockios.h`.
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 
@@ -39,6 +43,22 @@ pub(super) fn driver(interface: &str) -> io::Result<String> {
     ask(interface, &mut info)?;
     let name = info.driver.split(|&byte| byte == 0).next().unwrap_or_default();
     Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// Whether the hardware puts segments together (LRO).
+pub(super) fn has_lro(interface: &str) -> io::Result<bool> {
+    Ok(value(interface, ETHTOOL_GFLAGS)? & ETH_FLAG_LRO != 0)
+}
+
+/// Whether the kernel puts segments together (GRO).
+pub(super) fn has_gro(interface: &str) -> io::Result<bool> {
+    Ok(value(interface, ETHTOOL_GGRO)? != 0)
+}
+
+fn value(interface: &str, command: u32) -> io::Result<u32> {
+    let mut value = EthtoolValue { command, data: 0 };
+    ask(interface, &mut value)?;
+    Ok(value.data)
 }
 
 /// Has the kernel read, and fill in, a block of the ethtool interface.

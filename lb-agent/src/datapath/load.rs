@@ -8,6 +8,7 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::settings::Settings;
 use lb_common::{ABI_VERSION, maps};
+use lb_ebpf::verdict::Stage;
 use tracing::{debug, info};
 
 use super::arrays::{Arrays, Rows, Sizes};
@@ -46,6 +47,25 @@ pub(super) fn load(pins: &PinDir, sizes: Sizes, diagnostics: bool) -> anyhow::Re
         loaded.write_settings()?;
     }
     Ok(loaded)
+}
+
+/// Has the kernel verify every program over maps of the smallest size, and lets go of all of it; how many those were.
+pub(super) fn try_out() -> anyhow::Result<usize> {
+    let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))?;
+    let sizes =
+        Sizes { flows: 1024, flows6: 16, services: 1, backends: 1, table_size: 251, cpus: cpus as u32 };
+    let mut loader = EbpfLoader::new();
+    for (name, rows) in sizes.rows() {
+        loader.map_max_entries(name, rows);
+    }
+    let object =
+        loader.load(OBJECT).map_err(|error| anyhow!("cannot create the BPF maps: {}", chain(&error)))?;
+    let arrays = Arrays::map(sizes, |name| descriptor(&object, name))?;
+    let mut loaded = Loaded { object, arrays, adopted: false };
+    let names: Vec<_> =
+        Stage::ALL.iter().map(|stage| stage.program()).chain([ENTRY, clock::PROGRAM]).collect();
+    names.iter().try_for_each(|name| loaded.xdp(name).map(drop))?;
+    Ok(names.len())
 }
 
 impl Loaded {

@@ -8,6 +8,7 @@ mod announce;
 mod arrays;
 mod attach;
 mod attachments;
+pub mod check;
 mod clock;
 mod detach;
 mod diagnostics;

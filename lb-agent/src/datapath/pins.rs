@@ -120,6 +120,15 @@ impl PinDir {
     }
 }
 
+/// The interfaces that have attachments in a pin directory, with where those are pinned. Takes no lock: only to look.
+pub(super) fn links(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let each = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        Some((unescape(name.to_str()?.strip_prefix(LINK)?)?, entry.path()))
+    };
+    Ok(fs::read_dir(directory)?.filter_map(|entry| each(entry.ok()?)).collect())
+}
+
 /// Takes a pin away. What it pinned goes with its last user.
 pub(super) fn unpin(path: &Path) -> anyhow::Result<()> {
     fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))

@@ -27,7 +27,7 @@ use super::revision::{Draft, Revision, RevisionInfo};
 use super::state::{self, Damage, first_difference};
 use super::{Store, StoreError, verdicts};
 use crate::health::Failing;
-use crate::model::{Quoted, Timestamp};
+use crate::model::{Desired, Quoted, Timestamp};
 
 const STATE: &str = "state.toml";
 const REVISIONS: &str = "revisions";
@@ -68,6 +68,16 @@ impl FileStore {
         let (directory, lock) = Directory::lock(path)?;
         let store = Self::over(directory, keep)?;
         Ok(Self { _lock: Some(lock), ..store })
+    }
+
+    /// The latest state in a directory, whoever has it; nothing is made or changed.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is damaged.
+    pub fn peek(path: &Path) -> Result<Desired, StoreError> {
+        let directory = Directory { path: path.to_owned(), files: Disk };
+        let kept = if path.join(REVISIONS).is_dir() { directory.kept()? } else { BTreeMap::new() };
+        Ok(directory.latest(&kept)?.map(|latest| Desired::clone(&latest.desired)).unwrap_or_default())
     }
 
     /// The revisions in a directory, without an agent; the latest first.

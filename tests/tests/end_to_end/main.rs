@@ -7,6 +7,7 @@
 //! | `volume` | do ten thousand connections and a gigabyte arrive whole? |
 //! | `packets` | path MTU, ping, fragments, time-to-live, no backend |
 //! | `changes` | does a change of backends, weights or strategy disturb traffic? |
+//! | `check` | is a sound lab found sound, and each planted fault by its name? |
 //! | `daemon` | is the service manager told, does SIGHUP reload, are other limits refused? |
 //! | `events` | is what goes wrong after the verdict counted? |
 //! | `exceptions` | does tracking by exception keep every connection through changes, and say what it cannot have? |
@@ -21,6 +22,8 @@
 mod active;
 #[cfg(test)]
 mod changes;
+#[cfg(test)]
+mod check;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Not by sysfs, which shows the namespace that it was mounted in.
 
 mod neighbour;
+mod route;
 mod watch;
 
 use std::io;
@@ -22,6 +23,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+pub(crate) use route::Way;
 pub(crate) use watch::{Changes, Watch};
 
 /// An interface.

@@ -37,15 +37,8 @@ impl Sysctl {
 
     /// Lets the kernel forward IPv4 packets that come in by an interface.
     pub(super) fn forward_ipv4(&mut self, interface: &str) -> anyhow::Result<()> {
-        self.set("ipv4", interface, "forwarding", 1)?;
-        // A translated reply comes from the virtual address, which is an address of this host.
-        self.set("ipv4", interface, "accept_local", 1)?;
-        // Its route back is local, by the interface that has the address: often not the one it came in by. The stricter
-        // of the interface's own setting and that of all counts.
-        let rp_filter =
-            self.get("ipv4", "all", "rp_filter")?.max(self.get("ipv4", interface, "rp_filter")?);
-        if rp_filter == STRICT {
-            self.set("ipv4", interface, "rp_filter", LOOSE)?;
+        for (key, wanted) in needs(&self.root, interface)? {
+            self.set("ipv4", interface, key, wanted)?;
         }
         Ok(())
     }
@@ -110,6 +103,32 @@ impl Sysctl {
         restored.sort_unstable();
         Ok(restored)
     }
+}
+
+/// What an interface has to be set to, so that IPv4 packets that come in by it are forwarded.
+fn needs(root: &Path, interface: &str) -> anyhow::Result<Vec<(&'static str, u32)>> {
+    // A translated reply comes from the virtual address, which is an address of this host.
+    let mut needs = vec![("forwarding", 1), ("accept_local", 1)];
+    // Its route back is local, by the interface that has the address: often not the one it came in by. The stricter of
+    // the interface's own setting and that of all counts.
+    let get = |interface: &str| read(&root.join(name("ipv4", interface, "rp_filter")));
+    if get("all")?.max(get(interface)?) == STRICT {
+        needs.push(("rp_filter", LOOSE));
+    }
+    Ok(needs)
+}
+
+/// The settings of an interface that are not what they have to be: as sysctl(8) names them, with what that is.
+pub(super) fn unmet(interface: &str) -> anyhow::Result<Vec<(String, u32)>> {
+    let root = Path::new(ROOT);
+    let mut unmet = Vec::new();
+    for (key, wanted) in needs(root, interface)? {
+        let name = name("ipv4", interface, key);
+        if read(&root.join(&name))? != wanted {
+            unmet.push((dotted(&name), wanted));
+        }
+    }
+    Ok(unmet)
 }
 
 /// Puts back what was changed under this pin directory and is still as the agent has set it.
