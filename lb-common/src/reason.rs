@@ -75,6 +75,7 @@ counted! {
         FlowEstablished = "flow_established", "A TCP flow's client proved that it saw the SYN-ACK.";
         FlowEvicted = "flow_evicted", "A half-open, closing or idle entry gave way to a new flow.";
         FlowUntracked = "flow_untracked", "No entry could be made: bucket full of flows that stay; balanced by hash.";
+        AffinityUntracked = "affinity_untracked", "A client's backend could not be remembered: bucket full; its next flow goes by the strategy alone.";
         FlowRebalanced = "flow_rebalanced", "A flow's backend was gone; it was given another.";
         NextHopLookup = "next_hop_lookup", "The kernel's routing table was asked.";
         NextHopUncached = "next_hop_uncached", "A next hop found no room in the table: this packet paid for the look-up itself.";

@@ -60,8 +60,22 @@ pub struct Options(pub u64);
 impl Options {
     /// A flow whose backend is gone is ended towards its client instead of given another backend.
     pub const RESET_ON_BACKEND_DOWN: Self = Self(1 << 0);
+    /// Flows of a client go where those before them went.
+    pub const AFFINITY: Self = Self(1 << 4);
     /// Flows are remembered only where their slot has changed hands; slots are pairs ([`crate::slot::Owners`]).
     pub const EXCEPTIONS: Self = Self(1 << 5);
+
+    /// With [affinity](Self::AFFINITY) for so many ticks since the client's last new flow, 24 bits of them.
+    #[inline(always)]
+    pub const fn with_affinity(self, ticks: u64) -> Self {
+        Self(self.with(Self::AFFINITY).0 & !(0xff_ffff << 16) | (ticks & 0xff_ffff) << 16)
+    }
+
+    /// How long a client's affinity holds, in ticks.
+    #[inline(always)]
+    pub const fn affinity(self) -> u64 {
+        self.0 >> 16 & 0xff_ffff
+    }
 
     /// Whether all of `flags` are set.
     #[inline(always)]

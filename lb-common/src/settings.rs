@@ -48,6 +48,11 @@ impl Settings {
     pub const fn tick(&self, jiffies: u64) -> u64 {
         jiffies >> (self.tick_shift & 31)
     }
+
+    /// Ticks of which that many milliseconds are, rounded up.
+    pub const fn ticks(&self, milliseconds: u64) -> u64 {
+        (milliseconds * self.jiffies_per_second as u64).div_ceil(1000 << (self.tick_shift & 31))
+    }
 }
 
 /// How long a flow may be silent, in ticks of about a second, before the sweep frees its entry or an insertion takes it.
@@ -64,8 +69,10 @@ pub mod timeout {
     /// UDP (RFC 4787 section 4.3 asks for two minutes at least).
     pub const DATAGRAM: u64 = 120;
 
-    /// The longest of them.
+    /// The longest of a flow.
     pub const LONGEST: u64 = ESTABLISHED;
+    /// Of an affinity entry its service says it; an insertion, which does not ask, takes none for idle.
+    pub const AFFINITY: u64 = (1 << 22) - 1;
 
     /// The timeout of a state.
     #[inline(always)]
@@ -75,6 +82,7 @@ pub mod timeout {
             State::DATAGRAM => DATAGRAM,
             State::CLOSING => CLOSING,
             State::HALF_OPEN | State::ANSWERED => HALF_OPEN,
+            State::AFFINITY => AFFINITY,
             _ => 0,
         }
     }

@@ -106,7 +106,7 @@ pub fn backend_of<'a, A: Family, T: Tables>(
             return Ok(backend);
         }
         // Its backend is gone, or its connection is over and the client opens a new one.
-        let opening = Opening::of(packet, service.id, hash, true);
+        let opening = Opening::of(packet, service, hash, true);
         let choice = open::reassign(tables, &opening, Choice::of(current()?.id));
         return serving(tables, choice.backend(), service.id).ok_or(Verdict::INTERNAL);
     }
@@ -117,7 +117,7 @@ pub fn backend_of<'a, A: Family, T: Tables>(
     if !A::is_unicast(packet.ip.source) {
         return Err(Verdict::Drop(Reason::DropSourceInvalid));
     }
-    let opening = Opening::of(packet, service.id, hash, false);
+    let opening = Opening::of(packet, service, hash, false);
     if let Some(choice) = open::remember(tables, &opening, Choice::of(backend.id)) {
         return Ok(serving(tables, choice.backend(), service.id).unwrap_or(backend));
     }

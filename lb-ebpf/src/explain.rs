@@ -4,6 +4,7 @@ use lb_common::address::{Address, Be16, Protocol};
 use lb_common::flow::{Key, State};
 use lb_common::service::{OnNoBackend, Options, Service, Table};
 
+use crate::affinity;
 use crate::classify::{self, Found};
 use crate::exceptions;
 use crate::family::{Family, Ipv4, Ipv6};
@@ -27,6 +28,11 @@ pub enum Explanation {
         backend: u16,
         /// The flow's state.
         state: State,
+    },
+    /// It would open a flow: the backend that the client's flows before it went to.
+    Affinity {
+        /// The backend.
+        backend: u16,
     },
     /// It would open a flow: the backend of its slot.
     Slot {
@@ -74,6 +80,9 @@ fn family<A: Family, T: Tables>(
         let table = Table(service.row.table.load());
         if table.slots() == 0 {
             return Explanation::NoBackend(table.on_no_backend());
+        }
+        if let Some(backend) = affinity::known::<A, T>(tables, &service, client.0) {
+            return Explanation::Affinity { backend };
         }
         if !table.index().is_hash() {
             return Explanation::Candidates(table);

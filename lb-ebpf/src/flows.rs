@@ -266,7 +266,7 @@ static RULES: [u64; 16] = {
         let state = State::ALL[at];
         let kind = match state {
             State::FREE => 0,
-            State::HALF_OPEN | State::ANSWERED => 2,
+            State::HALF_OPEN | State::ANSWERED | State::AFFINITY => 2,
             State::CLOSING => 3,
             _ => KIND_NEVER,
         };

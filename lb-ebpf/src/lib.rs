@@ -13,6 +13,7 @@
 //! tcp        what a segment does to a flow's state
 //! request    the way to a backend          reply    the way back
 //! open       a new flow: its backend and its entry
+//! affinity   the backend of a client's flows before it
 //! select     which backend, from the service's slots
 //! exceptions the same where flows are tracked by exception
 //! next_hops  which interface and neighbour
@@ -24,6 +25,7 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![forbid(unsafe_code)]
 
+pub mod affinity;
 pub mod classify;
 pub mod exceptions;
 pub mod explain;

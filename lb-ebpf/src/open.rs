@@ -1,13 +1,13 @@
 //! The beginning of a flow, and the end of one whose backend is gone: a backend is chosen, and remembered.
 //!
-//! Nothing here is on the way of an established flow's packets. In the kernel it is two functions, one for each family,
+//! Nothing here is on the way of an established flow's packets. In the kernel it is a few functions for each family
 //! that the verifier checks by themselves and once ([`Tables::open4`], [`Tables::open6`]): what the programs know of a
 //! packet when they call would otherwise be multiplied by all that can happen here.
 
 use lb_common::address::{Be16, Protocol};
 use lb_common::flow::{Data, State};
 use lb_common::reason::Event;
-use lb_common::service::{Options, Table};
+use lb_common::service::{Options, Service, Table};
 use lb_common::settings::Settings;
 
 use crate::classify::Found;
@@ -48,6 +48,44 @@ impl Facts {
     /// There is an entry, but it names a backend that is gone, or a connection that is over.
     const KNOWN: u64 = 1 << 4;
 
+    /// The service has [affinity](crate::affinity).
+    const STICKY: u64 = 1 << 5;
+
+    /// Whether there has been an entry.
+    #[inline(always)]
+    pub const fn is_known(self) -> bool {
+        self.has(Self::KNOWN)
+    }
+
+    /// Whether the service has [affinity](crate::affinity).
+    #[inline(always)]
+    pub const fn is_sticky(self) -> bool {
+        self.has(Self::STICKY)
+    }
+
+    /// Whether affinity has a say in where the packet goes. What is in mid-stream went somewhere already: to where its
+    /// hash says, if anybody knows.
+    #[inline(always)]
+    pub(crate) const fn follows_affinity(self, options: Options) -> bool {
+        if self.has(Self::KNOWN) {
+            self.has(Self::SYN) || !options.has(Options::RESET_ON_BACKEND_DOWN)
+        } else {
+            !self.is_midstream()
+        }
+    }
+
+    /// The same, with the backend that affinity asks for; 0 for none.
+    #[inline(always)]
+    pub const fn preferring(self, backend: u64) -> Self {
+        Self(self.0 | (backend & 0xffff) << 32)
+    }
+
+    /// That backend.
+    #[inline(always)]
+    const fn preferred(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
     /// Whether any of these is one.
     #[inline(always)]
     const fn has(self, facts: u64) -> bool {
@@ -76,19 +114,20 @@ impl Facts {
 impl<A: Family> Opening<A> {
     /// Of a packet to a service; `known` says that there is an entry.
     #[inline(always)]
-    pub fn of(packet: &Packet<A>, service: u16, hash: u64, known: bool) -> Self {
+    pub fn of(packet: &Packet<A>, service: &Found<'_, Service>, hash: u64, known: bool) -> Self {
         let bit = |fact: bool, bit: u64| if fact { bit } else { 0 };
         let facts = bit(packet.ip.protocol == Protocol::UDP, Facts::DATAGRAM)
             | bit(packet.segment.is_syn(), Facts::SYN)
             | bit(packet.segment.is_ending(), Facts::ENDING)
             | bit(!packet.has_transport, Facts::LATER_FRAGMENT)
-            | bit(known, Facts::KNOWN);
+            | bit(known, Facts::KNOWN)
+            | bit(Options(service.row.options.load()).has(Options::AFFINITY), Facts::STICKY);
         let (client, port) = (packet.ip.source, packet.source_port);
-        Self { client, port, service, hash, facts: Facts(facts) }
+        Self { client, port, service: service.id, hash, facts: Facts(facts) }
     }
 }
 
-/// Picks the backend of a flow, and remembers it: a [`Choice`].
+/// Picks the backend of a flow that has no entry, and remembers it: a [`Choice`].
 #[inline(always)]
 pub fn open<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
     let &Opening { client, port, service, facts, .. } = opening;
@@ -96,23 +135,13 @@ pub fn open<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
         return Choice::SOURCE_INVALID.0;
     }
     let Some(row) = tables.service(service) else { return Choice::CONTRADICTION.0 };
-    // A SYN asks for a new connection, which any backend can give.
-    if facts.has(Facts::KNOWN)
-        && !facts.has(Facts::SYN)
-        && Options(row.options.load()).has(Options::RESET_ON_BACKEND_DOWN)
-    {
-        return end(tables, opening).0;
-    }
     let table = Table(row.table.load());
-    if !facts.has(Facts::KNOWN) && facts.is_midstream() && table.slots() > 0 && !table.index().is_hash() {
+    if facts.is_midstream() && table.slots() > 0 && !table.index().is_hash() {
         return Choice::UNKNOWN_FLOW.0;
     }
-    let choice = select::choose::<A, T>(tables, &Found { id: service, row }, table, (client, port));
+    let choice = choose::<A, T>(tables, opening, row, table, port);
     if !choice.is_backend() {
         return choice.0;
-    }
-    if facts.has(Facts::KNOWN) {
-        return reassign(tables, opening, choice).0;
     }
     // The end of a connection that is not remembered is not worth remembering; nor is a fragment's, whose first part was.
     if facts.has(Facts::ENDING | Facts::LATER_FRAGMENT) {
@@ -120,12 +149,44 @@ pub fn open<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
     }
     match remember(tables, opening, choice) {
         Some(choice) => choice.0,
-        None if table.index().is_hash() => {
+        // Its next packet would go anywhere.
+        None if !table.index().is_hash() => Choice::TABLE_FULL.0,
+        None if facts.preferred() != 0 => Choice::BY_HASH.0,
+        None => {
             flows::count(tables, Event::FlowUntracked);
             choice.0
         }
-        // Its next packet would go anywhere.
-        None => Choice::TABLE_FULL.0,
+    }
+}
+
+/// Gives a flow another backend whose own is gone, or whose connection is over while its client opens a new one; or ends
+/// it, where its service is set so. A [`Choice`].
+#[inline(always)]
+pub fn reopen<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
+    let &Opening { port, service, facts, .. } = opening;
+    let Some(row) = tables.service(service) else { return Choice::CONTRADICTION.0 };
+    // A SYN asks for a new connection, which any backend can give.
+    if !facts.has(Facts::SYN) && Options(row.options.load()).has(Options::RESET_ON_BACKEND_DOWN) {
+        return end(tables, opening).0;
+    }
+    let choice = choose::<A, T>(tables, opening, row, Table(row.table.load()), port);
+    if choice.is_backend() { reassign(tables, opening, choice).0 } else { choice.0 }
+}
+
+/// The backend that affinity asks for, or the strategy's choice.
+#[inline(always)]
+fn choose<A: Family, T: Tables>(
+    tables: &T,
+    opening: &Opening<A>,
+    row: &Service,
+    table: Table,
+    port: Be16,
+) -> Choice {
+    match opening.facts.preferred() {
+        0 => {
+            select::choose::<A, T>(tables, &Found { id: opening.service, row }, table, (opening.client, port))
+        }
+        backend => Choice::of(backend),
     }
 }
 

@@ -101,7 +101,7 @@ fn backend_of<'a, A: Family, T: Tables>(
     let (entry, data) = match flows::look_up::<A, T>(tables, hash, key).ok_or(Verdict::INTERNAL)? {
         Lookup::Hit(entry, data) => (entry, data),
         _ => {
-            return found(tables, A::open(tables, &Opening::of(packet, service.id, hash, false)));
+            return found(tables, A::open(tables, &Opening::of(packet, service, hash, false)));
         }
     };
     let reopened = packet.segment.is_syn() && data.state() == State::CLOSING;
@@ -113,7 +113,7 @@ fn backend_of<'a, A: Family, T: Tables>(
         follow(tables, entry, data, packet, now);
         return Ok(Found { id: data.backend(), row });
     }
-    found(tables, A::open(tables, &Opening::of(packet, service.id, hash, true)))
+    found(tables, A::open(tables, &Opening::of(packet, service, hash, true)))
 }
 
 /// Brings an entry up to date with a packet of its flow.

@@ -33,6 +33,9 @@ impl Choice {
     /// It cannot be remembered, and its backend cannot be computed.
     pub const TABLE_FULL: Self = Self(7 << 16);
 
+    /// It cannot be remembered, so that affinity has no say: by the hash.
+    pub const BY_HASH: Self = Self(8 << 16);
+
     /// This backend.
     #[inline(always)]
     pub const fn of(backend: u16) -> Self {

@@ -12,8 +12,10 @@ use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 
-use crate::family::{Ipv4, Ipv6};
-use crate::open::{Opening, open};
+use crate::affinity;
+use crate::family::{Family, Ipv4, Ipv6};
+use crate::open::{Opening, open, reopen};
+use crate::select::Choice;
 
 /// The tables of one balancer, as one CPU sees them.
 ///
@@ -44,15 +46,16 @@ pub trait Tables: Sized {
     /// A next hop.
     fn next_hop(&self, id: u16) -> Option<&NextHop>;
 
-    /// Picks the backend of an IPv4 flow, and remembers it: [`open`], which the kernel has as a function of its own.
+    /// Picks the backend of an IPv4 flow, and remembers it: [`open`] or [`reopen`], which the kernel has as functions of
+    /// their own.
     #[inline(always)]
     fn open4(&self, opening: &Opening<Ipv4>) -> u64 {
-        open(self, opening)
+        opened(self, opening)
     }
     /// The same for an IPv6 flow.
     #[inline(always)]
     fn open6(&self, opening: &Opening<Ipv6>) -> u64 {
-        open(self, opening)
+        opened(self, opening)
     }
 
     /// This CPU's outcomes.
@@ -77,6 +80,19 @@ pub trait Tables: Sized {
     fn jiffies(&self) -> u64;
     /// Asks the kernel's routing and neighbour tables. About 100 ns: for what is not cached.
     fn route(&self, query: &RouteQuery) -> Route;
+}
+
+/// Opens a flow, or opens it again, heeding affinity: as [`crate::open`]'s functions in the kernel do.
+fn opened<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
+    let by = |opening: &Opening<A>| {
+        if opening.facts.is_known() { reopen(tables, opening) } else { open(tables, opening) }
+    };
+    if !opening.facts.is_sticky() {
+        return by(opening);
+    }
+    let preferred = affinity::prefer(tables, opening);
+    let choice = by(&Opening { facts: opening.facts.preferring(preferred), ..*opening });
+    if choice == Choice::BY_HASH.0 { by(opening) } else { choice }
 }
 
 /// A question to the routing table.

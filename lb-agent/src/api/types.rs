@@ -7,7 +7,8 @@ use crate::control::{EffectiveWeight, LoadNow, Rates};
 use crate::datapath::{Candidate, FlowLoad, InterfaceStatus, Move, Traffic};
 use crate::health::Health;
 use crate::model::{
-    Admin, Checks, Endpoint, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, Strategy, Track, Weight,
+    Admin, Affinity, Checks, Endpoint, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, Strategy,
+    Track, Weight,
 };
 
 /// A service in a list.
@@ -29,6 +30,8 @@ pub struct ServiceView {
     pub on_no_backend: OnNoBackend,
     /// What a flow meets whose backend is dead or removed.
     pub on_backend_down: OnBackendDown,
+    /// For how long a client's flows follow those before them.
+    pub affinity: Affinity,
     /// What decides whether a backend is fit.
     pub health: Checks,
     /// The revision that changed it, or a backend of it, last.
@@ -171,7 +174,7 @@ pub struct ExplainView {
     /// The backend that takes it.
     #[schema(value_type = Option<String>)]
     pub backend: Option<std::net::SocketAddr>,
-    /// `flow`, `half-open`, `slot`, `candidates`, `no-service`, `no-backend` or `contradiction`.
+    /// `flow`, `half-open`, `affinity`, `slot`, `candidates`, `no-service`, `no-backend` or `contradiction`.
     pub reason: String,
     /// The slot that was asked, if one was.
     pub slot: Option<u32>,

@@ -11,8 +11,8 @@ use super::table::{Column, render};
 use crate::api::types::{ServiceDetail, ServiceView};
 use crate::client::Client;
 use crate::model::{
-    Checks, Endpoint, HealthArgument, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, Strategy,
-    Track,
+    Affinity, Checks, Endpoint, HealthArgument, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName,
+    Strategy, Track,
 };
 
 /// Lists, adds, changes and removes services.
@@ -82,6 +82,7 @@ const SET_EXAMPLES: &str = "\
 Examples:
   lb-agent service set web --strategy least-connections
   lb-agent service set web --on-backend-down reset
+  lb-agent service set web --affinity 10m
   lb-agent service set web --health tcp,interval=500ms,fall=2
   lb-agent service set web --health none";
 
@@ -111,11 +112,14 @@ struct Properties {
     /// once, or ICMP "port unreachable" for UDP.
     #[arg(long, value_name = "WHAT")]
     on_backend_down: Option<OnBackendDown>,
+    /// For how long after its last new flow a client's flows go where that one went: `off` (the default), or 1s to 24h.
+    #[arg(long, value_name = "TIME|off")]
+    affinity: Option<Affinity>,
 }
 
 /// The same, and something must be said.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, args = ["strategy", "mode", "health", "on_no_backend", "on_backend_down"])]
+#[group(required = true, multiple = true, args = ["strategy", "mode", "health", "on_no_backend", "on_backend_down", "affinity"])]
 struct RequiredProperties {
     #[command(flatten)]
     properties: Properties,
@@ -124,7 +128,7 @@ struct RequiredProperties {
 impl Properties {
     /// As the API takes them.
     fn json(self) -> anyhow::Result<Map<String, Value>> {
-        let Self { strategy, mode, health, on_no_backend, on_backend_down } = self;
+        let Self { strategy, mode, health, on_no_backend, on_backend_down, affinity } = self;
         let mut body = Map::new();
         let mut put = |key: &str, value: Option<&str>| {
             if let Some(value) = value {
@@ -135,6 +139,9 @@ impl Properties {
         put("mode", mode.map(Mode::name));
         put("on-no-backend", on_no_backend.map(OnNoBackend::name));
         put("on-backend-down", on_backend_down.map(OnBackendDown::name));
+        if let Some(affinity) = affinity {
+            body.insert("affinity".to_owned(), json!(affinity));
+        }
         if !health.is_empty() {
             body.insert("health".to_owned(), json!(Checks::new(health)?));
         }
@@ -213,6 +220,7 @@ fn detail(detail: &ServiceDetail) -> String {
         ("track", service.track.to_string()),
         ("on-no-backend", service.on_no_backend.to_string()),
         ("on-backend-down", service.on_backend_down.to_string()),
+        ("affinity", service.affinity.to_string()),
         ("health", service.health.to_string()),
         ("revision", service.revision.to_string()),
     ];

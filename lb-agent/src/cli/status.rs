@@ -145,7 +145,7 @@ mod tests {
             "flows": {"active": 250, "capacity": 1000},
             "service_rates": [{
                 "name": "web", "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
-                "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "health": "none", "backends": 2, "healthy_backends": 1,
+                "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "affinity": "off", "health": "none", "backends": 2, "healthy_backends": 1,
                 "revision": 3,
                 "active_backends": 1, "active_connections": 250, "connections_total": 1000,
                 "connections_per_second": 12.34, "rx_bytes_per_second": 5.6, "tx_bytes_per_second": 0.0,
@@ -185,7 +185,7 @@ flow_created     41    0.5
         let rates = |name: &str, track: &str| {
             json!({
                 "name": name, "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
-                "track": track, "on_no_backend": "reset", "on_backend_down": "rebalance", "health": "none",
+                "track": track, "on_no_backend": "reset", "on_backend_down": "rebalance", "affinity": "off", "health": "none",
                 "backends": 2, "healthy_backends": 2, "revision": 3, "active_backends": 2,
                 "active_connections": 7, "connections_total": 9, "connections_per_second": 0.0,
                 "rx_bytes_per_second": 0.0, "tx_bytes_per_second": 0.0,

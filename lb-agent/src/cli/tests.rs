@@ -74,7 +74,7 @@ fn each_wrong_command_line_has_its_message() {
         ),
         (
             &["service", "set", "web"],
-            "the following required arguments were not provided: <--strategy <S>|--mode <M>|--health <SPEC>|--on-no-backend <WHAT>|--on-backend-down <WHAT>>; see --help",
+            "the following required arguments were not provided: <--strategy <S>|--mode <M>|--health <SPEC>|--on-no-backend <WHAT>|--on-backend-down <WHAT>|--affinity <TIME|off>>; see --help",
         ),
         (&["service", "frobnicate"], "unrecognized subcommand 'frobnicate'; see --help"),
         (

@@ -52,6 +52,7 @@ fn wanted_service(
         track: service.track,
         on_no_backend: service.on_no_backend,
         on_backend_down: service.on_backend_down,
+        affinity: service.affinity,
         backends,
     }
 }

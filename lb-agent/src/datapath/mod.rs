@@ -40,7 +40,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
+use crate::model::{Affinity, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 pub use network::Network;
 
 /// Everything the data plane shall do: the desired state with the verdicts of health and drain applied.
@@ -67,6 +67,8 @@ pub struct WantedService {
     pub on_no_backend: OnNoBackend,
     /// What a flow meets whose backend is dead or removed.
     pub on_backend_down: OnBackendDown,
+    /// For how long a client's flows follow those before them.
+    pub affinity: Affinity,
     /// In the order of their addresses. Those that are gone for good are absent.
     pub backends: Vec<WantedBackend>,
 }
@@ -132,7 +134,7 @@ pub struct FlowInfo {
 pub struct Explanation {
     /// The backend, if one takes it.
     pub backend: Option<SocketAddr>,
-    /// `flow`, `half-open`, `slot`, `candidates`, `no-service`, `no-backend` or `contradiction`.
+    /// `flow`, `half-open`, `affinity`, `slot`, `candidates`, `no-service`, `no-backend` or `contradiction`.
     pub reason: String,
     /// Index into the service's slot table, where one was asked.
     pub slot: Option<u32>,

@@ -87,7 +87,7 @@ impl View<'_> {
 
     fn flow<K: Key>(&self, entry: &Entry<K>, wanted: Option<u16>, now: u64) -> Option<FlowInfo> {
         let data = Data(entry.data.load());
-        if !data.state().is_live() {
+        if !data.state().is_live() || data.state() == State::AFFINITY {
             return None;
         }
         let (address, port, service) = K::read(&entry.key);
@@ -159,6 +159,7 @@ impl View<'_> {
                 let half_open = state == State::HALF_OPEN || state == State::ANSWERED;
                 answer(self.endpoint(backend), if half_open { "half-open" } else { "flow" }, None)
             }
+            explain::Explanation::Affinity { backend } => answer(self.endpoint(backend), "affinity", None),
             explain::Explanation::Slot { backend, slot } => {
                 answer(self.endpoint(backend), "slot", Some(slot))
             }
@@ -246,7 +247,7 @@ impl Tables for View<'_> {
 #[cfg(test)]
 mod tests {
     use lb_common::backend::Standing;
-    use lb_common::flow::{Key4, Key6};
+    use lb_common::flow::{AFFINITY_OF, Key4, Key6};
     use lb_common::hash::scale;
     use lb_common::service::{Index, Options};
 
@@ -334,6 +335,27 @@ mod tests {
             explained(&arrays, "[fd00::9]:4000", "[fd00::100]:80"),
             (None, "no-backend".to_owned(), false)
         );
+    }
+
+    #[test]
+    fn affinity_explains_new_flows_and_is_listed_as_none() {
+        let arrays = arrays();
+        let (client, vip) = ("10.0.0.9:4000", "10.0.0.100:80");
+        let affinity = Key4::new(endpoint(client).address.v4(), Be16(0), 1 | AFFINITY_OF);
+        let home = scale(affinity.hash(arrays.settings().flow_key), arrays.settings().flow4_buckets);
+        let way = &arrays.flows4[home as usize].ways[1];
+        affinity.write(&way.key);
+        let now = arrays.settings().tick(JIFFIES);
+        way.data.store(Data::succeeding(Data(0), State::AFFINITY, 5, now - 30).0);
+        assert_eq!(explained(&arrays, client, vip).1, "slot", "the service has none");
+        for (timeout, reason) in [(30, "affinity"), (29, "slot")] {
+            arrays.services[1].options.store(Options::default().with_affinity(timeout).0);
+            assert_eq!(explained(&arrays, client, vip).1, reason);
+        }
+        arrays.services[1].options.store(Options::default().with_affinity(30).0);
+        assert_eq!(view(&arrays).flows(None, 10), []);
+        enter(&arrays, client, State::ESTABLISHED);
+        assert_eq!(explained(&arrays, client, vip).1, "flow");
     }
 
     #[test]

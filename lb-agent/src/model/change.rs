@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::affinity::Affinity;
 use super::desired::Desired;
 use super::endpoint::Endpoint;
 use super::health::Checks;
@@ -47,6 +48,8 @@ pub struct ServiceChange {
     pub on_no_backend: Option<OnNoBackend>,
     /// What a flow meets whose backend is dead or removed.
     pub on_backend_down: Option<OnBackendDown>,
+    /// For how long a client's flows follow those before them.
+    pub affinity: Option<Affinity>,
     /// What decides whether a backend is fit.
     pub health: Option<Checks>,
 }
@@ -96,11 +99,12 @@ impl Change {
 
 impl ServiceChange {
     fn apply(&self, service: &mut Service) {
-        let Self { strategy, mode, on_no_backend, on_backend_down, health } = self;
+        let Self { strategy, mode, on_no_backend, on_backend_down, affinity, health } = self;
         service.strategy = strategy.unwrap_or(service.strategy);
         service.mode = mode.unwrap_or(service.mode);
         service.on_no_backend = on_no_backend.unwrap_or(service.on_no_backend);
         service.on_backend_down = on_backend_down.unwrap_or(service.on_backend_down);
+        service.affinity = affinity.unwrap_or(service.affinity);
         if let Some(health) = health {
             service.health = health.clone();
         }

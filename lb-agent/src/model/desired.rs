@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use super::affinity::Affinity;
 use super::endpoint::Endpoint;
 use super::keyword::{OnBackendDown, Protocol, Track};
 use super::name::ServiceName;
@@ -97,6 +98,10 @@ fn validate_track(service: &Service) -> Result<(), Refusal> {
         Track::Exceptions if service.on_backend_down == OnBackendDown::Reset => {
             refused("`on-backend-down = \"reset\"`", "set it to \"rebalance\"")
         }
+        Track::Exceptions if service.affinity != Affinity::default() => {
+            let what = format!("`affinity = \"{}\"`", service.affinity);
+            refused(&what, "set it to \"off\", or choose source-hash")
+        }
         Track::Exceptions if !service.strategy.is_hash() => {
             let what = format!("`strategy = \"{}\"`", service.strategy);
             refused(&what, "choose maglev, consistent-hash or source-hash")
@@ -176,6 +181,15 @@ mod tests {
         assert_eq!(
             refusal(&state, Limits { services: 1, ..Limits::default() }),
             "2 services are more than `[limits] services = 1`: remove some, or raise the limit in the configuration"
+        );
+    }
+
+    #[test]
+    fn affinity_and_tracking_by_exception_exclude_each_other() {
+        let state = service("a", "10.0.0.1:80", &[]) + "track = \"exceptions\"\naffinity = \"10m\"\n";
+        assert_eq!(
+            refusal(&state, Limits::default()),
+            "service `a`: `track = \"exceptions\"` cannot have `affinity = \"10m\"`: set it to \"off\", or choose source-hash, or use `track = \"full\"`"
         );
     }
 

@@ -39,7 +39,7 @@ fn properties(before: &Service, after: &Service) -> impl Iterator<Item = String>
 }
 
 /// Every property that can differ between two services of one name, as text.
-fn described(service: &Service) -> [(&'static str, String); 8] {
+fn described(service: &Service) -> [(&'static str, String); 9] {
     [
         ("vip", service.vip.to_string()),
         ("protocol", service.protocol.to_string()),
@@ -48,6 +48,7 @@ fn described(service: &Service) -> [(&'static str, String); 8] {
         ("track", service.track.to_string()),
         ("on-no-backend", service.on_no_backend.to_string()),
         ("on-backend-down", service.on_backend_down.to_string()),
+        ("affinity", service.affinity.to_string()),
         ("health", service.health.to_string()),
     ]
 }

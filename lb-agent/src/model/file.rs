@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
+use super::affinity::Affinity;
 use super::desired::Desired;
 use super::endpoint::Endpoint;
 use super::health::{Checks, HealthSpec};
@@ -47,6 +48,8 @@ pub struct RawService {
     on_no_backend: OnNoBackend,
     #[serde(default, rename = "on-backend-down")]
     on_backend_down: OnBackendDown,
+    #[serde(default)]
+    affinity: Affinity,
     health: Option<Checks>,
     #[serde(default, rename = "backend")]
     backends: Vec<RawBackend>,
@@ -133,6 +136,7 @@ impl RawService {
             track: self.track,
             on_no_backend: self.on_no_backend,
             on_backend_down: self.on_backend_down,
+            affinity: self.affinity,
             ..Service::new(self.name, self.vip, self.protocol)
         };
         if let Some(health) = self.health {
@@ -178,6 +182,7 @@ fn print_service(text: &mut String, service: &Service) -> std::fmt::Result {
     writeln!(text, "track = \"{}\"", service.track)?;
     writeln!(text, "on-no-backend = \"{}\"", service.on_no_backend)?;
     writeln!(text, "on-backend-down = \"{}\"", service.on_backend_down)?;
+    writeln!(text, "affinity = \"{}\"", service.affinity)?;
     if service.health.is_empty() {
         writeln!(text, "\n[service.health]\ntype = \"none\"")?;
     }

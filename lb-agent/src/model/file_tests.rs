@@ -67,6 +67,7 @@ mode = "dnat"
 track = "full"
 on-no-backend = "reset"
 on-backend-down = "rebalance"
+affinity = "off"
 
 [service.health]
 type = "tcp"
@@ -128,7 +129,7 @@ fn each_bad_file_has_its_message() {
     let cases = [
         (
             format!("{SERVICE}colour = \"red\"\n"),
-            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `track`, `on-no-backend`, `on-backend-down`, `health`, `backend`",
+            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `track`, `on-no-backend`, `on-backend-down`, `affinity`, `health`, `backend`",
         ),
         (
             format!("{SERVICE}strategy = \"fastest\"\n"),

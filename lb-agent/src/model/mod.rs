@@ -3,6 +3,7 @@
 //! Every value type here can only be made by parsing, so whoever holds one holds a valid one. What concerns several
 //! objects at once (duplicates, families, limits) is checked by [`Desired::validate`], on whatever way a change came.
 
+mod affinity;
 mod change;
 mod desired;
 mod diff;
@@ -19,6 +20,7 @@ mod service;
 mod timestamp;
 mod weight;
 
+pub use affinity::Affinity;
 pub use change::{Change, Removal, ServiceChange};
 pub use desired::Desired;
 pub use diff::differences;

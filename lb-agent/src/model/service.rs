@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use super::affinity::Affinity;
 use super::endpoint::Endpoint;
 use super::health::Checks;
 use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
@@ -28,6 +29,8 @@ pub struct Service {
     pub on_no_backend: OnNoBackend,
     /// What a flow meets whose backend is dead or removed.
     pub on_backend_down: OnBackendDown,
+    /// For how long a client's flows follow those before them.
+    pub affinity: Affinity,
     /// What decides whether a backend is fit.
     pub health: Checks,
     /// Those that belong to it.
@@ -66,6 +69,7 @@ impl Service {
             track: Track::default(),
             on_no_backend: OnNoBackend::default(),
             on_backend_down: OnBackendDown::default(),
+            affinity: Affinity::default(),
             health: Checks::default_of(protocol),
             backends: BTreeMap::new(),
             removing: BTreeMap::new(),

@@ -33,6 +33,9 @@ pub trait Key: Copy + PartialEq + core::fmt::Debug {
     }
 }
 
+/// Of the service in the key of an [affinity entry](super::State::AFFINITY): identifiers of services are below it.
+pub const AFFINITY_OF: u16 = 1 << 15;
+
 /// The service's bits in a key's last word.
 const SERVICE: u64 = 0xffff;
 

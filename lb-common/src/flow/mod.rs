@@ -22,5 +22,5 @@ mod state;
 
 pub use bucket::{Bucket, Bucket4, Bucket6, Entry, WAYS};
 pub use data::{Data, LOCK, MARKED, Mark};
-pub use key::{Key, Key4, Key6};
+pub use key::{AFFINITY_OF, Key, Key4, Key6};
 pub use state::State;

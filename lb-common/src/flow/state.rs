@@ -25,9 +25,11 @@ impl State {
     pub const DATAGRAM: Self = Self(6);
     /// TCP met in mid-stream: the entry was lost, or the balancer came later than the flow.
     pub const ADOPTED: Self = Self(7);
+    /// No flow: where a client's flows go.
+    pub const AFFINITY: Self = Self(8);
 
     /// Every state, in the order of its number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::FREE,
         Self::CLAIMED,
         Self::HALF_OPEN,
@@ -36,19 +38,20 @@ impl State {
         Self::ESTABLISHED,
         Self::DATAGRAM,
         Self::ADOPTED,
+        Self::AFFINITY,
     ];
 
     /// Whether a flow in this state counts as an active connection of its backend.
     #[inline(always)]
     pub const fn is_active(self) -> bool {
-        self.0 >= Self::ESTABLISHED.0
+        self.is_one_of(1 << Self::ESTABLISHED.0 | 1 << Self::DATAGRAM.0 | 1 << Self::ADOPTED.0)
     }
 
     /// Whether a flow in this state counts as load of its backend: from the SYN on, so that a burst does not take a
     /// backend for idle before its handshakes are done, until it closes.
     #[inline(always)]
     pub const fn is_load(self) -> bool {
-        self.is_live() && self.0 != Self::CLOSING.0
+        self.is_active() || self.is_one_of(1 << Self::HALF_OPEN.0 | 1 << Self::ANSWERED.0)
     }
 
     /// Whether something more than a SYN and its answer has been seen of the flow: either of these can be had with a
@@ -58,10 +61,16 @@ impl State {
         self.is_live() && self.0 != Self::HALF_OPEN.0 && self.0 != Self::ANSWERED.0
     }
 
-    /// Whether an entry in this state names a backend that packets may follow.
+    /// Whether an entry in this state names a backend.
     #[inline(always)]
     pub const fn is_live(self) -> bool {
         self.0 >= Self::HALF_OPEN.0
+    }
+
+    /// Whether the bit of its number is set.
+    #[inline(always)]
+    const fn is_one_of(self, states: u32) -> bool {
+        states >> self.0 & 1 != 0
     }
 
     /// Whether this is that state; `==` that constant functions can use.
@@ -87,6 +96,7 @@ impl State {
             Self::ESTABLISHED => "established",
             Self::DATAGRAM => "datagram",
             Self::ADOPTED => "adopted",
+            Self::AFFINITY => "affinity",
             _ => "unknown",
         }
     }

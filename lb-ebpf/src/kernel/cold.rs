@@ -4,8 +4,9 @@
 //! Arguments are plain numbers, five at most; tables are looked up anew. A call costs about 15 ns: not for established flows.
 
 use lb_common::address::{Address, Be16, Be32};
+use lb_ebpf::affinity;
 use lb_ebpf::family::{Ipv4, Ipv6};
-use lb_ebpf::open::{Facts, Opening, open};
+use lb_ebpf::open::{Facts, Opening, open, reopen};
 use lb_ebpf::select::Choice;
 
 use super::tables::KernelTables;
@@ -14,30 +15,115 @@ use super::tables::KernelTables;
 #[inline(always)]
 pub(super) fn call4(opening: &Opening<Ipv4>) -> u64 {
     let &Opening { client, port, service, hash, facts } = opening;
-    lb_open4((client.0 as u64) << 32 | (port.0 as u64) << 16 | service as u64, hash, facts.0)
+    let flow = (client.0 as u64) << 32 | (port.0 as u64) << 16 | service as u64;
+    if facts.is_sticky() {
+        lb_open_sticky4(flow, hash, facts.0)
+    } else if facts.is_known() {
+        lb_reopen4(flow, hash, facts.0)
+    } else {
+        lb_open4(flow, hash, facts.0)
+    }
 }
 
 /// Packs what there is to know of an IPv6 flow.
 #[inline(always)]
 pub(super) fn call6(opening: &Opening<Ipv6>) -> u64 {
     let &Opening { client, port, service, hash, facts } = opening;
-    lb_open6(client.0[0], client.0[1], (port.0 as u64) << 16 | service as u64, hash, facts.0)
+    let [head, tail] = client.0;
+    let flow = (port.0 as u64) << 16 | service as u64;
+    if facts.is_sticky() {
+        lb_open_sticky6(head, tail, flow, hash, facts.0)
+    } else if facts.is_known() {
+        lb_reopen6(head, tail, flow, hash, facts.0)
+    } else {
+        lb_open6(head, tail, flow, hash, facts.0)
+    }
+}
+
+#[inline(always)]
+fn with4(flow: u64, hash: u64, facts: u64, step: impl Fn(&KernelTables<'_>, &Opening<Ipv4>) -> u64) -> u64 {
+    let Some(tables) = KernelTables::new(None) else { return Choice::CONTRADICTION.0 };
+    let (client, port, service) = (Be32((flow >> 32) as u32), Be16((flow >> 16) as u16), flow as u16);
+    step(&tables, &Opening { client, port, service, hash, facts: Facts(facts) })
+}
+
+#[inline(always)]
+fn with6(
+    client: [u64; 2],
+    flow: u64,
+    hash: u64,
+    facts: u64,
+    step: impl Fn(&KernelTables<'_>, &Opening<Ipv6>) -> u64,
+) -> u64 {
+    let Some(tables) = KernelTables::new(None) else { return Choice::CONTRADICTION.0 };
+    let (client, port, service) = (Address(client), Be16((flow >> 16) as u16), flow as u16);
+    step(&tables, &Opening { client, port, service, hash, facts: Facts(facts) })
 }
 
 /// [`open`] for IPv4.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lb_open4(flow: u64, hash: u64, facts: u64) -> u64 {
-    let Some(tables) = KernelTables::new(None) else { return Choice::CONTRADICTION.0 };
-    let (client, port, service) = (Be32((flow >> 32) as u32), Be16((flow >> 16) as u16), flow as u16);
-    open::<Ipv4, _>(&tables, &Opening { client, port, service, hash, facts: Facts(facts) })
+    with4(flow, hash, facts, |tables, opening| open(tables, opening))
 }
 
 /// [`open`] for IPv6.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lb_open6(head: u64, tail: u64, flow: u64, hash: u64, facts: u64) -> u64 {
-    let Some(tables) = KernelTables::new(None) else { return Choice::CONTRADICTION.0 };
-    let (client, port, service) = (Address([head, tail]), Be16((flow >> 16) as u16), flow as u16);
-    open::<Ipv6, _>(&tables, &Opening { client, port, service, hash, facts: Facts(facts) })
+    with6([head, tail], flow, hash, facts, |tables, opening| open(tables, opening))
+}
+
+/// [`reopen`] for IPv4.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_reopen4(flow: u64, hash: u64, facts: u64) -> u64 {
+    with4(flow, hash, facts, |tables, opening| reopen(tables, opening))
+}
+
+/// [`reopen`] for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_reopen6(head: u64, tail: u64, flow: u64, hash: u64, facts: u64) -> u64 {
+    with6([head, tail], flow, hash, facts, |tables, opening| reopen(tables, opening))
+}
+
+/// [`affinity::prefer`] for IPv4.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_prefer4(flow: u64, hash: u64, facts: u64) -> u64 {
+    with4(flow, hash, facts, |tables, opening| affinity::prefer(tables, opening))
+}
+
+/// [`affinity::prefer`] for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_prefer6(head: u64, tail: u64, flow: u64, hash: u64, facts: u64) -> u64 {
+    with6([head, tail], flow, hash, facts, |tables, opening| affinity::prefer(tables, opening))
+}
+
+/// [`affinity::prefer`], then what its service's flows do without: one after the other, so that their stacks are not added.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_open_sticky4(flow: u64, hash: u64, facts: u64) -> u64 {
+    let facts = Facts(facts);
+    let preferring = facts.preferring(lb_prefer4(flow, hash, facts.0));
+    if facts.is_known() {
+        return lb_reopen4(flow, hash, preferring.0);
+    }
+    let choice = lb_open4(flow, hash, preferring.0);
+    if choice == Choice::BY_HASH.0 { lb_open4(flow, hash, facts.0) } else { choice }
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_open_sticky6(head: u64, tail: u64, flow: u64, hash: u64, facts: u64) -> u64 {
+    let facts = Facts(facts);
+    let preferring = facts.preferring(lb_prefer6(head, tail, flow, hash, facts.0));
+    if facts.is_known() {
+        return lb_reopen6(head, tail, flow, hash, preferring.0);
+    }
+    let choice = lb_open6(head, tail, flow, hash, preferring.0);
+    if choice == Choice::BY_HASH.0 { lb_open6(head, tail, flow, hash, facts.0) } else { choice }
 }

@@ -84,7 +84,7 @@ impl Rows<'_> {
             self.backend(service, id, backend, backend_id);
         }
         let ids = || service.backends.iter().zip(first_backend..);
-        let serving = || ids().filter(|(backend, _)| backend.serving).map(|(_, id)| id);
+        let serving = || ids().filter(|(backend, _)| backend.serving && !backend.draining).map(|(_, id)| id);
         let mut slots = service.slots.clone().unwrap_or_else(|| serving().collect());
         let by_exception = service.options.has(Options::EXCEPTIONS);
         if by_exception {
@@ -119,7 +119,8 @@ impl Rows<'_> {
         let endpoint = (backend.address, Be16::new(backend.port));
         let row = BackendRow::new(service_id, vip, endpoint, service.protocol);
         let by_exception = service.options.has(Options::EXCEPTIONS);
-        let standing = Standing { serving: backend.serving, weight: 1, by_exception, ..Standing::default() };
+        let weight = u16::from(!backend.draining);
+        let standing = Standing { serving: backend.serving, weight, by_exception, ..Standing::default() };
         row.state.store(standing.to_word());
         let next_hop = FIRST_NEXT_HOP + id;
         let (hop, confirmed) = match backend.way {

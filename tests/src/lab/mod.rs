@@ -327,6 +327,13 @@ impl Service {
         self
     }
 
+    /// A client's flows follow those before them, within so many ticks.
+    #[must_use]
+    pub const fn sticky(mut self, ticks: u64) -> Self {
+        self.options = self.options.with_affinity(ticks);
+        self
+    }
+
     /// Flows are tracked by exception, and the slots belong to these backends, by their numbers within the service.
     #[must_use]
     pub fn by_exception(mut self, owners: &[Owners]) -> Self {
@@ -348,6 +355,7 @@ pub struct Backend {
     address: Address,
     port: u16,
     serving: bool,
+    draining: bool,
     way: Way,
 }
 
@@ -368,13 +376,20 @@ impl Backend {
     pub fn at(address: &str, port: u16) -> Self {
         let number = address.rsplit(['.', ':']).next().and_then(|digits| digits.parse::<usize>().ok());
         let hop = lan_hop(number.unwrap_or(1) - 1);
-        Self { address: self::address(address), port, serving: true, way: Way::Fresh(hop) }
+        Self { address: self::address(address), port, serving: true, draining: false, way: Way::Fresh(hop) }
     }
 
     /// One that takes no traffic any more.
     #[must_use]
     pub const fn dead(mut self) -> Self {
         self.serving = false;
+        self
+    }
+
+    /// One that keeps its flows and takes no new ones.
+    #[must_use]
+    pub const fn draining(mut self) -> Self {
+        self.draining = true;
         self
     }
 

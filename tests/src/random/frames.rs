@@ -88,7 +88,10 @@ fn specials(hosts: &Hosts, last: fn(Service) -> Service, later: bool) -> [Specia
         by(ways.blackhole),
         by(ways.local),
         Box::new(move |service| by(ways.narrow)(service).by(Index::Source)),
-        drawn(Index::RoundRobin),
+        {
+            let turns = drawn(Index::RoundRobin);
+            Box::new(move |service| turns(service).sticky(100))
+        },
         drawn(Index::Random),
         drawn(Index::LeastConnections),
         Box::new(by_exception(hosts)),

@@ -12,6 +12,7 @@ macro_rules! balancer {
     };
 }
 
+mod affinity;
 mod backend_down;
 mod broken;
 mod checksums;

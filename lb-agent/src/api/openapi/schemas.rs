@@ -6,7 +6,7 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::control::EffectiveWeight;
-use crate::model::{Checks, Endpoint, Load, Period, ServiceName, Timestamp, Weight};
+use crate::model::{Affinity, Checks, Endpoint, Load, Period, ServiceName, Timestamp, Weight};
 
 /// Values that are text with a form of their own.
 macro_rules! text {
@@ -30,6 +30,7 @@ macro_rules! text {
 text! {
     ServiceName, "1 to 63 of the characters A-Z a-z 0-9 . _ -", "web";
     Endpoint, "`ADDR:PORT`, or `[ADDR]:PORT` for IPv6", "10.0.0.100:80";
+    Affinity, "`off`, or a time from 1s to 24h", "10m";
     Period, "A number with its unit: ms, s, m or h", "5m";
     Timestamp, "RFC 3339, in UTC, to the second", "2026-11-23T18:00:00Z";
 }

@@ -235,7 +235,7 @@ impl<'a> Differ<'a> {
         for target in targets.iter().filter(|target| target.table.is_none()) {
             self.say(format!("service {} ({}): added", target.service.name, target.vip));
             let table = self.table(target, None)?;
-            let (id, vip, options) = (target.id, target.vip, options(target.service));
+            let (id, vip, options) = (target.id, target.vip, options(target.service, self.arrays.settings()));
             self.act(Action::PutService { id, vip, table, options });
             self.now.services.insert(vip, ObservedService { id, table, options });
         }

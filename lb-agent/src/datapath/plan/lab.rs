@@ -252,7 +252,7 @@ impl Lab {
                 members.push(Member { address: endpoint.address, port: endpoint.port, weight, id });
                 rows += 1;
             }
-            assert_eq!(observed.services[&vip].options, options(service));
+            assert_eq!(observed.services[&vip].options, options(service, self.arrays.settings()));
             let table = observed.services[&vip].table;
             assert_eq!(table.on_no_backend() as u8, service.on_no_backend as u8);
             if service.track == Track::Exceptions {

@@ -8,7 +8,7 @@ use proptest::strategy::Strategy as Generator;
 use super::Action;
 use super::lab::Lab;
 use crate::datapath::{Wanted, WantedBackend, WantedService};
-use crate::model::{OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
+use crate::model::{Affinity, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 
 #[test]
 fn the_first_service_comes_up_in_order() {
@@ -71,6 +71,10 @@ fn options_change_before_the_backends_go_that_they_are_about() {
     let mut state = wanted(vec![service("10.0.0.100:80", &["10.0.1.1:80", "10.0.1.2:80"])]);
     lab.apply(&state);
     state.services[0].on_backend_down = OnBackendDown::Reset;
+    let plan = lab.plan(&state).unwrap();
+    assert_eq!(plan.actions.iter().map(kind).collect::<Vec<_>>(), ["SetOptions"]);
+    lab.carry_out(&plan, usize::MAX);
+    state.services[0].affinity = "10m".parse().unwrap();
     let plan = lab.plan(&state).unwrap();
     assert_eq!(plan.actions.iter().map(kind).collect::<Vec<_>>(), ["SetOptions"]);
     state.services[0].backends.remove(0);
@@ -192,6 +196,7 @@ fn service(vip: &str, backends: &[&str]) -> WantedService {
         track: Track::Full,
         on_no_backend: OnNoBackend::Reset,
         on_backend_down: OnBackendDown::Rebalance,
+        affinity: Affinity::default(),
         backends: backends.iter().map(backend).collect(),
     }
 }

@@ -12,7 +12,7 @@ mod recount;
 use std::collections::BTreeSet;
 use std::mem;
 
-use lb_common::flow::{Bucket, Data, Entry, Key, State};
+use lb_common::flow::{AFFINITY_OF, Bucket, Data, Entry, Key, State};
 use lb_common::next_hop::{CAPACITY, NextHop, RowState};
 use lb_common::service::Options;
 use lb_common::settings::timeout;
@@ -162,6 +162,9 @@ impl Sweep {
     /// What a live entry is after this visit; none where it was freed.
     fn kept<K: Key>(&mut self, arrays: &Arrays, entry: &Entry<K>, data: Data, now: u64) -> Option<Data> {
         let (client, port, service) = K::read(&entry.key);
+        if data.state() == State::AFFINITY {
+            return self.kept_affinity(arrays, entry, (service & !AFFINITY_OF, data), now);
+        }
         if !self.exceptions.is_idle() {
             self.exceptions.meet((client, port), service, data.backend());
         }
@@ -178,6 +181,31 @@ impl Sweep {
         }
         // Also where the swap lost: whoever won may have kept the backend.
         self.keep(service, data);
+        Some(data)
+    }
+
+    /// The same of what is remembered of a client, which is no flow.
+    fn kept_affinity<K: Key>(
+        &mut self,
+        arrays: &Arrays,
+        entry: &Entry<K>,
+        (service, data): (u16, Data),
+        now: u64,
+    ) -> Option<Data> {
+        let homeless =
+            self.resting.services.contains(service) || self.resting.backends.contains(data.backend());
+        let options = arrays
+            .services
+            .get(usize::from(service))
+            .map(|row| Options(row.options.load()))
+            .unwrap_or_default();
+        // One tick more on either side, as for flows.
+        let holds = options.has(Options::AFFINITY) && data.age(now + 1) <= options.affinity() + 1;
+        if (homeless || !holds) && entry.data.replace(data.0, data.freed().0) {
+            return None;
+        }
+        self.named.services.insert(service);
+        self.named.backends.insert(data.backend());
         Some(data)
     }
 

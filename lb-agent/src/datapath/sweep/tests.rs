@@ -59,6 +59,46 @@ fn a_stamp_newer_than_the_clock_that_was_read_is_not_idle() {
 }
 
 #[test]
+fn affinity_expires_by_its_services_timeout_and_is_no_flow() {
+    let mut arrays = arrays();
+    let in_use = |options: Options| Service { live: 1, options: options.0.into(), ..Service::default() };
+    arrays.services.write(1, in_use(Options::default().with_affinity(50)));
+    arrays.services.write(2, in_use(Options::default()));
+    arrays.backends.write(6, Backend::default());
+    let ways = &arrays.flows4[3].ways;
+    let affinity = |service| key(0, service | AFFINITY_OF);
+    entry(&ways[0], affinity(1), flow(State::AFFINITY, 5), 50);
+    entry(&ways[1], affinity(1), flow(State::AFFINITY, 5), 51);
+    // Of a service that has none any more.
+    entry(&ways[2], affinity(2), flow(State::AFFINITY, 5), 0);
+    // A packet may have stamped it after the clock was read.
+    arrays.flows4[4].ways[0].data.store(flow(State::AFFINITY, 5).stamped(NOW + 1).0);
+    affinity(1).write(&arrays.flows4[4].ways[0].key);
+    let mut sweep = Sweep::default();
+    sweep.step(&mut arrays, NOW);
+    assert_eq!(states(&arrays, 3), ["affinity", "free", "free", "free"]);
+    assert_eq!(states(&arrays, 4)[0], "affinity");
+    assert_eq!(sweep.live_at_last, 0);
+    assert_eq!((arrays.own_traffic(5).closed.load(), arrays.loads[5].active.load()), (0, 0));
+}
+
+#[test]
+fn affinity_to_a_backend_that_is_gone_does_not_keep_its_row() {
+    let mut arrays = arrays();
+    arrays.services.write(
+        1,
+        Service { live: 1, options: Options::default().with_affinity(50).0.into(), ..Service::default() },
+    );
+    let row = Backend { service: 1, port: Be16::new(80), ..Backend::default() };
+    row.state.store(0);
+    arrays.backends.write(5, row);
+    entry(&arrays.flows4[3].ways[0], key(0, 1 | AFFINITY_OF), flow(State::AFFINITY, 5), 0);
+    Sweep::default().step(&mut arrays, NOW);
+    assert_eq!(states(&arrays, 3)[0], "free");
+    assert_eq!(use_of_backend(&arrays.backends[5]), Occupancy::Free);
+}
+
+#[test]
 fn a_buckets_lock_survives_the_sweep() {
     let mut arrays = arrays();
     let way = &arrays.flows4[0].ways[0];
