@@ -35,6 +35,8 @@ mod stop;
 pub mod tally;
 pub mod tools;
 pub mod topology;
+#[cfg(test)]
+mod traps;
 pub mod udp_client;
 pub mod wait;
 pub mod xdp_pass;

@@ -28,3 +28,4 @@ mod rejections;
 mod strategies;
 mod tags;
 mod tcp;
+mod traps;

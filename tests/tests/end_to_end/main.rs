@@ -15,6 +15,7 @@
 //! | `network` | are interfaces, links and neighbours followed? |
 //! | `restarts` | does traffic outlive the agent, and does `detach` leave nothing? |
 //! | `slow_backend` | does `least-connections` even out a slow backend? |
+//! | `traps` | does what other balancers got wrong in operation go right? |
 //! | `under_change` | do a thousand changes under wrk fail no request and move no flow? |
 //! | `vips` | does the agent own the addresses that it added, and no others? |
 
@@ -44,6 +45,8 @@ mod restarts;
 mod slow_backend;
 #[cfg(test)]
 mod traffic;
+#[cfg(test)]
+mod traps;
 #[cfg(test)]
 mod under_change;
 #[cfg(test)]

@@ -96,3 +96,23 @@ fn a_loss_of_one_in_ten_moves_no_slot_of_the_others_under_consistent_hash() {
         }
     }
 }
+
+/// Not one neighbour's, which would then have twice its load.
+#[test]
+fn the_share_of_a_lost_backend_goes_to_all_that_are_left() {
+    for strategy in [Maglev, ConsistentHash] {
+        let members = members(10, &[1]);
+        let (before, after) = (build(strategy, &members, SLOTS), build(strategy, &members[1..], SLOTS));
+        let mut inherited: BTreeMap<u16, u32> = BTreeMap::new();
+        for (_, heir) in before.iter().zip(&after).filter(|(owner, _)| **owner == members[0].id) {
+            *inherited.entry(*heir).or_default() += 1;
+        }
+        let lost: u32 = inherited.values().sum();
+        // A ninth each; at six standard deviations of a binomial no more than a third more.
+        let fair = members[1..].iter().all(|member| {
+            let ratio = f64::from(inherited.get(&member.id).copied().unwrap_or(0)) * 9.0 / f64::from(lost);
+            (0.67..=1.33).contains(&ratio)
+        });
+        assert!(lost > 6000 && fair, "{strategy}: of {lost} slots {inherited:?}");
+    }
+}
