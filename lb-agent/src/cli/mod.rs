@@ -2,6 +2,7 @@
 
 mod apply;
 mod backend;
+mod changed;
 mod check;
 mod condition;
 mod detach;

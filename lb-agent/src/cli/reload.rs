@@ -1,7 +1,8 @@
-//! SIGHUP: the configuration once more.
+//! The configuration once more: after SIGHUP, or when its file has changed.
 
 use tracing::{error, info, warn};
 
+use super::changed::Changed;
 use crate::api::Keys;
 use crate::config::{Config, Reload};
 use crate::events::{Events, Happening};
@@ -15,6 +16,8 @@ pub(super) struct Reloader<'a> {
     pub(super) config: Config,
     /// Reads the next.
     pub(super) again: &'a Again<'a>,
+    /// The file that it stands in, and those that it names.
+    pub(super) changed: Changed,
     /// What is exchanged.
     pub(super) keys: Keys,
     /// Where it is told.
@@ -22,8 +25,10 @@ pub(super) struct Reloader<'a> {
 }
 
 impl Reloader<'_> {
-    /// Reads the configuration. One that cannot be used changes nothing, and is told with the reason.
+    /// Reads the configuration. One that cannot be used changes nothing, and is told with the reason, once.
     pub(super) fn reload(&mut self) {
+        // As the files are before they are read: what changes in between is read again.
+        self.changed.note();
         match self.try_reload() {
             Ok(Reload { now, at_restart }) => {
                 info!(now = now.join(", "), "configuration reloaded");
@@ -51,6 +56,7 @@ impl Reloader<'_> {
         let reload = self.config.reload(&new).map_err(anyhow::Error::msg)?;
         // Read again even where their names are the same: that is what a new certificate comes by.
         if let (Some(_), Some(http)) = (&self.config.http, &new.http) {
+            self.changed.also([&http.token_file, &http.cert_file, &http.key_file].into_iter().flatten());
             self.keys.load(http)?;
             // What waits for a restart is still to be told the next time.
             self.config.http.iter_mut().for_each(|held| {
@@ -89,6 +95,7 @@ mod tests {
         let mut reloader = Reloader {
             config: Config::default(),
             again: &again,
+            changed: Changed::since_now(&file, &Config::default()),
             keys: Keys::default(),
             events: events.clone(),
         };

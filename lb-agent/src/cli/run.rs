@@ -10,8 +10,10 @@ use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 use tracing::info;
 
+use super::changed::{Changed, LOOK_EVERY};
 use super::reload::{Again, Reloader};
 use super::{Global, privilege, supervisor, telemetry};
 use crate::api::{self, Api, Door};
@@ -45,7 +47,8 @@ Examples:
   lb-agent run --config /etc/lb-agent/config.toml -v
   RUST_LOG=lb_agent=debug lb-agent run
 
-Signals: SIGTERM and SIGINT stop the daemon; SIGHUP has it read its configuration, tokens and certificate again.";
+Signals: SIGTERM and SIGINT stop the daemon; SIGHUP has it read its configuration, tokens and certificate
+again, and so does a change of one of those files.";
 
 impl Arguments {
     pub(super) fn execute(self, global: &Global) -> anyhow::Result<()> {
@@ -53,7 +56,7 @@ impl Arguments {
         let config = self.configuration(global)?;
         telemetry::start(global.verbose, global.quiet)?;
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        daemon(config, &|| self.configuration(global), &runtime)
+        daemon(config, (self.file(), &|| self.configuration(global)), &runtime)
     }
 
     fn configuration(&self, global: &Global) -> anyhow::Result<Config> {
@@ -63,17 +66,23 @@ impl Arguments {
         }
         config.socket = global.socket.clone().unwrap_or(config.socket);
         config.diagnostics |= self.diagnostics;
-        let path = self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH)).display();
+        let path = self.file().display();
         ensure!(
             !config.interfaces.is_empty(),
             "no interface to attach to: name one with --interface, or set `interfaces` in {path}"
         );
         Ok(config)
     }
+
+    /// The file that the configuration stands in.
+    fn file(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
+    }
 }
 
 /// What can refuse comes before the data plane is touched; who waits for the socket waits for an agent that answers.
-fn daemon(config: Config, again: &Again<'_>, runtime: &Runtime) -> anyhow::Result<()> {
+fn daemon(config: Config, (file, again): (&Path, &Again<'_>), runtime: &Runtime) -> anyhow::Result<()> {
+    let changed = Changed::since_now(file, &config);
     let store = FileStore::open(&config.state_dir, config.revisions as usize)?;
     let revision = control::load(&store, &config.limits)?;
     api::make_room(&config.socket)?;
@@ -93,7 +102,7 @@ fn daemon(config: Config, again: &Again<'_>, runtime: &Runtime) -> anyhow::Resul
     };
     let _socket = Removed(config.socket.clone());
     let (thread, mut ended) = own_thread(control)?;
-    runtime.block_on(serve((config, again), (listener, door), handle, &mut signals, &mut ended))?;
+    runtime.block_on(serve((config, again, changed), (listener, door), handle, &mut signals, &mut ended))?;
     // The API held the last handle, so the control task ends when it has done what it was asked.
     ensure!(thread.join().is_ok(), "the control task failed: its log says why");
     info!("stopped; packets are still balanced: `lb-agent run` takes over, `lb-agent detach` takes it down");
@@ -113,7 +122,7 @@ fn concurrent_probes() -> usize {
 
 /// Serves the API until a signal asks to stop.
 async fn serve(
-    (config, again): (Config, &Again<'_>),
+    (config, again, changed): (Config, &Again<'_>, Changed),
     (listener, door): (UnixListener, Option<Door>),
     handle: Handle,
     signals: &mut Signals,
@@ -127,23 +136,31 @@ async fn serve(
         let _ = stopping.await;
     };
     let keys = door.as_ref().map(Door::keys).unwrap_or_default();
-    let mut reloader = Reloader { config, again, keys: keys.clone(), events: handle.events().clone() };
+    let events = handle.events().clone();
+    let mut reloader = Reloader { config, again, changed, keys: keys.clone(), events };
     let alive = tokio::spawn(supervisor::watch(handle.clone()));
     let mut served =
         tokio::spawn(api::serve(listener, door, Api { control: handle, gate: keys.gate }, stopped));
     supervisor::ready(&summary(&snapshot));
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let signal = loop {
-        tokio::select! {
-            asked = signals.next() => match asked {
-                Asked::Reload => {
-                    supervisor::reloading();
-                    reloader.reload();
-                    supervisor::ready(&summary(&snapshot));
-                }
-                Asked::Stop(signal) => break signal,
+        let asked = tokio::select! {
+            asked = signals.next() => asked,
+            _ = looks.tick() => match reloader.changed.look() {
+                true => Asked::Reload,
+                false => continue,
             },
             _ = &mut *ended => bail!("the control task ended: the log says why; packets are still balanced"),
             failed = &mut served => return failed?.context("the API's socket failed"),
+        };
+        match asked {
+            Asked::Reload => {
+                supervisor::reloading();
+                reloader.reload();
+                supervisor::ready(&summary(&snapshot));
+            }
+            Asked::Stop(signal) => break signal,
         }
     };
     info!(signal, "stopping");

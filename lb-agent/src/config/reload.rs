@@ -53,6 +53,7 @@ impl Limits {
     fn difference(&self, other: &Self) -> Option<(&'static str, u32, u32)> {
         let all = [
             ("flows", self.flows, other.flows),
+            ("flows6", self.flows6(), other.flows6()),
             ("services", self.services, other.services),
             ("backends", self.backends, other.backends),
             ("table_size", self.table_size, other.table_size),
@@ -86,7 +87,7 @@ mod tests {
 
     #[test]
     fn other_limits_are_refused_with_the_way_there() {
-        for key in ["flows = 2048", "services = 7", "backends = 9", "table_size = 251"] {
+        for key in ["flows = 2048", "flows6 = 2048", "services = 7", "backends = 9", "table_size = 251"] {
             let refused = config("").reload(&config(&format!("[limits]\n{key}\n"))).unwrap_err();
             assert!(
                 refused.starts_with(&format!("limits.{key}: the running data plane was made for ")),

@@ -8,6 +8,7 @@ use lb_tests::needs_root;
 use lb_tests::process::{self, Process};
 use lb_tests::setup::Setup;
 use lb_tests::topology::Shape;
+use lb_tests::wait;
 use rustix::process::Signal;
 
 /// Long enough for a start on a busy machine.
@@ -64,6 +65,38 @@ fn the_service_manager_is_told_how_the_agent_is_and_sighup_reloads() {
     process.signal(Signal::TERM).unwrap();
     hear(&socket, "STOPPING=1");
     assert!(process.wait(PATIENCE).unwrap().success());
+}
+
+#[test]
+fn a_changed_configuration_file_is_read_by_itself_and_an_invalid_one_keeps_the_old() {
+    needs_root!();
+    let setup = Setup::serving(Shape::TwoArmed, 1).unwrap();
+    let sound = std::fs::read_to_string(setup.agent.config()).unwrap();
+    let last_event = || {
+        let events = setup.agent.must(["events"]).unwrap();
+        events.lines().last().unwrap_or_default().to_owned()
+    };
+    let files = [
+        ("xdp_mode = \"sideways\"\n", "configuration-refused", "line 1, `xdp_mode = \"sideways\"`"),
+        ("xdp_mode = \"generic\"\n", "configuration-reloaded", "at the next start: xdp_mode"),
+        ("revisions = 0\n", "configuration-refused", "revisions = 0"),
+        ("", "configuration-reloaded", "at the next start: nothing"),
+    ];
+    for (line, event, what) in files {
+        // As editors do it, and what puts configurations in place.
+        let new = setup.agent.directory().join("new.toml");
+        std::fs::write(&new, format!("{line}{sound}")).unwrap();
+        std::fs::rename(&new, setup.agent.config()).unwrap();
+        wait::until_true(PATIENCE, &format!("{event} with {what}"), || {
+            let last = last_event();
+            last.contains(event) && last.contains(what)
+        })
+        .unwrap();
+    }
+    let told = setup.agent.must(["events"]).unwrap();
+    let count = told.lines().filter(|line| line.contains("  configuration-")).count();
+    assert_eq!(count, files.len(), "each is read once: {told}");
+    assert_eq!(setup.service("web4").unwrap()["healthy_backends"], 1);
 }
 
 #[test]
