@@ -19,6 +19,7 @@ pub mod icmp;
 pub mod interrupt;
 pub mod kernel;
 pub mod lab;
+pub mod live;
 pub mod load;
 pub mod netns;
 pub mod object;

@@ -13,6 +13,7 @@
 //! | `exceptions` | does tracking by exception keep every connection through changes, and say what it cannot have? |
 //! | `health` | is a dead backend taken out, and taken in again? |
 //! | `network` | are interfaces, links and neighbours followed? |
+//! | `operations` | do ten thousand changes by eight clients end in what is desired? |
 //! | `restarts` | does traffic outlive the agent, and does `detach` leave nothing? |
 //! | `slow_backend` | does `least-connections` even out a slow backend? |
 //! | `traps` | does what other balancers got wrong in operation go right? |
@@ -35,6 +36,8 @@ mod exceptions;
 mod health;
 #[cfg(test)]
 mod network;
+#[cfg(test)]
+mod operations;
 #[cfg(test)]
 mod packets;
 #[cfg(test)]
