@@ -86,10 +86,12 @@ pub struct Load {
     /// Flows that it has or is about to have: entries of the flow table in a state that
     /// [counts](crate::flow::State::is_load).
     pub active: Word,
+    /// Its smoothed connect time: see [`crate::latency::Latency`].
+    pub latency: Word,
     /// Zero.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 6],
 }
-row!(Load, 64, { Word, [u64; 7] });
+row!(Load, 64, { Word, Word, [u64; 6] });
 
 /// Rows of one endpoint at most: the bound of the data plane's walk along the chain.
 pub const MAX_SIBLINGS: usize = 8;

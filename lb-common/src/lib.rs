@@ -29,6 +29,7 @@ pub mod directory;
 pub mod flow;
 pub mod fragment;
 pub mod hash;
+pub mod latency;
 pub mod link;
 pub mod maps;
 pub mod next_hop;

@@ -30,6 +30,8 @@ pub const NEXT_HOPS: &str = "NEXT_HOPS";
 pub const OUTCOMES: &str = "OUTCOMES";
 /// [`crate::counters::Traffic`], a row for each CPU and backend.
 pub const TRAFFIC: &str = "TRAFFIC";
+/// [`crate::latency::ConnectTimes`], a row for each CPU and backend.
+pub const CONNECT_TIMES: &str = "CONNECT_TIMES";
 /// [`crate::counters::IcmpBudget`], a row for each CPU.
 pub const ICMP_BUDGET: &str = "ICMP_BUDGET";
 /// Ports by [`crate::fragment::FragmentKey`]: a kernel LRU hash, off the common path.
@@ -48,7 +50,7 @@ pub const WATCHED_CAPACITY: u32 = 256;
 pub const WATCHED_INTERFACE: u64 = 1 << 32;
 
 /// Maps that outlive a program: pinned by name. [`STAGES`] and [`WATCHED`] are not among them.
-pub const PINNED: [&str; 16] = [
+pub const PINNED: [&str; 17] = [
     SETTINGS,
     DIRECTORY,
     SERVICES,
@@ -62,6 +64,7 @@ pub const PINNED: [&str; 16] = [
     NEXT_HOPS,
     OUTCOMES,
     TRAFFIC,
+    CONNECT_TIMES,
     ICMP_BUDGET,
     FRAGMENTS,
     LINKS,

@@ -104,7 +104,7 @@ pub enum Index {
     Random = 3,
     /// Of two random slots of different backends, the one with fewer active flows per weight.
     LeastConnections = 4,
-    /// Reserved for a choice by latency: no strategy uses it yet, and it picks any slot.
+    /// The same by connect time times active flows per weight.
     LeastLatency = 5,
 }
 

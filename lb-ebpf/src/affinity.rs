@@ -7,7 +7,7 @@
 //! known do not pay for it.
 
 use lb_common::address::Be16;
-use lb_common::flow::{AFFINITY_OF, Data, Entry, Key, State};
+use lb_common::flow::{AFFINITY_OF, Data, Key, State};
 use lb_common::reason::Event;
 use lb_common::service::{Options, Service, Table};
 
@@ -31,25 +31,26 @@ pub fn prefer<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
     if !options.has(Options::AFFINITY) || !A::is_unicast(client) || !facts.follows_affinity(options) {
         return 0;
     }
-    let known = match look_up::<A, T>(tables, client, id) {
-        Some(Lookup::Hit(entry, data)) => Some((entry, data)),
-        Some(_) => None,
-        None => return 0,
-    };
     let now = flows::now(tables, tables.settings());
-    if let Some((entry, data)) = known
-        && data.age(now) <= options.affinity()
-        && takes_flows(tables, id, data)
-    {
-        flows::update(entry, data, |data| data.stamped(now));
-        return data.backend() as u64;
+    match look_up::<A, T>(tables, client, id) {
+        Some(Lookup::Hit(entry, data)) => {
+            let holds = data.age(now) <= options.affinity() && takes_flows(tables, id, data);
+            let next = if holds { data.stamped(now) } else { data.freed() };
+            // Where this swap loses, another flow of the client has just stamped it, or found it to hold no more.
+            entry.data.replace(data.0, next.0);
+            if holds {
+                return data.backend() as u64;
+            }
+        }
+        Some(_) => {}
+        None => return 0,
     }
     let table = Table(row.table.load());
     let choice = select::choose::<A, T>(tables, &Found { id, row }, table, (client, port));
     if !choice.is_backend() {
         return 0;
     }
-    remember::<A, T>(tables, (client, id), known, choice.backend(), now) as u64
+    remember::<A, T>(tables, (client, id), choice.backend(), now) as u64
 }
 
 /// The backend that a client's next flow would go to, if that is known. No side effects.
@@ -79,15 +80,9 @@ fn look_up<A: Family, T: Tables>(tables: &T, client: A::Address, service: u16) -
 fn remember<A: Family, T: Tables>(
     tables: &T,
     (client, service): (A::Address, u16),
-    known: Option<(&Entry<A::Key>, Data)>,
     backend: u16,
     now: u64,
 ) -> u16 {
-    if let Some((entry, data)) = known {
-        // Where this swap loses, another CPU has replaced it: the client's next flow follows that.
-        entry.data.replace(data.0, Data::succeeding(data, State::AFFINITY, backend, now).0);
-        return backend;
-    }
     let key = A::key(client, Be16(0), service | AFFINITY_OF);
     let hash = key.hash(tables.settings().flow_key);
     let fresh = Data::fresh(State::AFFINITY, backend, now);

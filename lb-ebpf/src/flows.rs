@@ -18,6 +18,7 @@ use lb_common::reason::Event;
 use lb_common::settings::{Settings, timeout};
 
 use crate::family::Family;
+use crate::latency;
 use crate::tables::Tables;
 
 /// Reads of a lock flag before an insertion gives up; it is held for some tens of instructions.
@@ -331,18 +332,19 @@ pub fn update<K: Key>(entry: &Entry<K>, seen: Data, step: impl Fn(Data) -> Data)
 }
 
 /// Counts what a packet's change of an entry means, if it is more than a new stamp. A function of its own in the kernel
-/// too: three packets of a connection come here, and its copies would double the program.
+/// too: four packets of a connection come here, and its copies would double the program.
 #[inline(always)]
 pub fn account<T: Tables>(tables: &T, before: Data, after: Data) {
-    let (was, is) = (before.state(), after.state());
-    if was.is_load() != is.is_load() || was.is_active() != is.is_active() {
+    if before.state() != after.state() {
         count_transition(tables, before.0, after.0);
     }
 }
 
 #[inline(never)]
 fn count_transition<T: Tables>(tables: &T, before: u64, after: u64) {
-    account_here(tables, Data(before), Data(after));
+    let (before, after) = (Data(before), Data(after));
+    account_here(tables, before, after);
+    latency::measure(tables, before, after);
 }
 
 /// Counts what a change of an entry means: the load of the backends before and after, active connections, and the proof

@@ -15,6 +15,7 @@
 //! open       a new flow: its backend and its entry
 //! affinity   the backend of a client's flows before it
 //! select     which backend, from the service's slots
+//! latency    how long a handshake took
 //! exceptions the same where flows are tracked by exception
 //! next_hops  which interface and neighbour
 //! translate  addresses, ports, checksums, TTL          link   the Ethernet header and its tags
@@ -34,6 +35,7 @@ pub mod flows;
 pub mod fragments;
 pub mod frame;
 pub mod icmp;
+pub mod latency;
 pub mod link;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;

@@ -10,6 +10,7 @@ use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory::{self, HALVES};
 use lb_common::flow::{Bucket4, Bucket6, Entry, Key};
 use lb_common::fragment::{FragmentKey, Ports};
+use lb_common::latency::ConnectTimes;
 use lb_common::maps;
 use lb_common::next_hop::{CAPACITY, NextHop};
 use lb_common::reason::{Event, Reason};
@@ -104,10 +105,14 @@ pub struct MemoryTables {
     pub traffic: Vec<Traffic>,
     /// This CPU's.
     pub icmp_budget: IcmpBudget,
+    /// By backend.
+    pub connect_times: Vec<ConnectTimes>,
     /// First fragments seen.
     pub fragments: RefCell<HashMap<FragmentKey, Ports>>,
     /// The clock.
     pub jiffies: Cell<u64>,
+    /// The other clock.
+    pub nanoseconds: Cell<u64>,
     /// The routing table: answers by destination.
     pub routes: HashMap<Address, Route>,
     /// The answer for every other destination.
@@ -159,8 +164,11 @@ impl MemoryTables {
             outcomes: Outcomes::default(),
             traffic: rows(sizes.backends),
             icmp_budget: IcmpBudget::default(),
+            connect_times: rows(sizes.backends),
             fragments: RefCell::default(),
             jiffies: Cell::new(1 << 20),
+            // No moment that looks like none.
+            nanoseconds: Cell::new(0x0123_4567_89ab),
             routes: HashMap::new(),
             default_route: Route::None,
         }
@@ -246,6 +254,10 @@ impl Tables for MemoryTables {
         self.traffic.get(usize::from(backend))
     }
 
+    fn connect_times(&self, backend: u16) -> Option<&ConnectTimes> {
+        self.connect_times.get(usize::from(backend))
+    }
+
     fn icmp_budget(&self) -> Option<&IcmpBudget> {
         Some(&self.icmp_budget)
     }
@@ -260,6 +272,10 @@ impl Tables for MemoryTables {
 
     fn jiffies(&self) -> u64 {
         self.jiffies.get()
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        self.nanoseconds.get()
     }
 
     fn route(&self, query: &RouteQuery) -> Route {

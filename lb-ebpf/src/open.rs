@@ -6,8 +6,9 @@
 
 use lb_common::address::{Be16, Protocol};
 use lb_common::flow::{Data, State};
+use lb_common::latency::moment;
 use lb_common::reason::Event;
-use lb_common::service::{Options, Service, Table};
+use lb_common::service::{Index, Options, Service, Table};
 use lb_common::settings::Settings;
 
 use crate::classify::Found;
@@ -50,6 +51,23 @@ impl Facts {
 
     /// The service has [affinity](crate::affinity).
     const STICKY: u64 = 1 << 5;
+
+    /// The strategy wants to know how long the handshake takes.
+    const TIMED: u64 = 1 << 6;
+
+    /// The same, to be timed where the service's table says so and this begins a handshake.
+    #[inline(always)]
+    const fn timed_by(self, table: Table) -> Self {
+        let is_timed = self.has(Self::SYN) && table.index() as u8 == Index::LeastLatency as u8;
+        Self(if is_timed { self.0 | Self::TIMED } else { self.0 })
+    }
+
+    /// The word that a new entry begins with. One that is given another backend is not timed: few are.
+    #[inline(always)]
+    fn entry<T: Tables>(self, tables: &T, backend: u16, now: u64) -> Data {
+        let fresh = Data::fresh(self.first_state(), backend, now);
+        if self.has(Self::TIMED) { fresh.opened(moment(tables.nanoseconds())) } else { fresh }
+    }
 
     /// Whether there has been an entry.
     #[inline(always)]
@@ -147,7 +165,7 @@ pub fn open<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
     if facts.has(Facts::ENDING | Facts::LATER_FRAGMENT) {
         return choice.0;
     }
-    match remember(tables, opening, choice) {
+    match remember(tables, &Opening { facts: facts.timed_by(table), ..*opening }, choice) {
         Some(choice) => choice.0,
         // Its next packet would go anywhere.
         None if !table.index().is_hash() => Choice::TABLE_FULL.0,
@@ -203,7 +221,7 @@ pub(crate) fn remember<A: Family, T: Tables>(
         flows::count(tables, Event::FlowEvicted);
         flows::account_here(tables, victim, victim.freed());
     };
-    let fresh = Data::fresh(facts.first_state(), choice.backend(), now);
+    let fresh = facts.entry(tables, choice.backend(), now);
     let key = A::key(client, port, service);
     let Some(insertion) = flows::insert::<A, T>(tables, hash, key, fresh, now, evicted) else {
         return Some(Choice::CONTRADICTION);

@@ -5,11 +5,13 @@
 use lb_common::address::Be16;
 use lb_common::backend::{Backend, Load};
 use lb_common::hash::{mix, scale};
+use lb_common::latency::Latency;
 use lb_common::service::{Index, OnNoBackend, Service, Table};
 use lb_common::slot::SLOTS_PER_LINE;
 
 use crate::classify::Found;
 use crate::family::Family;
+use crate::flows;
 use crate::tables::Tables;
 
 /// What a new flow meets, in one word: functions of the kernel return no more.
@@ -123,7 +125,7 @@ fn drawn<T: Tables>(tables: &T, table: Table, service: u16) -> u32 {
             Some(state) => (state.cursor.add(1) % table.slots().max(1) as u64) as u32,
             None => 0,
         },
-        Index::LeastConnections => lighter(tables, table),
+        Index::LeastConnections | Index::LeastLatency => lighter(tables, table),
         _ => scale(tables.outcomes().draw(tables.settings().flow_key), table.slots()),
     }
 }
@@ -134,7 +136,7 @@ const DRAWS: u32 = 3;
 /// than it outweighs all others, so that beyond this the first candidate is as good as certain anyhow.
 const ATTEMPTS: u32 = 16;
 
-/// Of two random slots the one whose backend has less to do for its weight.
+/// Of two random slots the one whose backend has less to do for its weight, or takes less time for it.
 ///
 /// The two name different backends: were they the same one time in `n`, a slow backend would be compared with nobody but
 /// itself that often, and get its `1 / n` of `1 / n` however much it lags behind.
@@ -157,17 +159,32 @@ fn lighter<T: Tables>(tables: &T, table: Table) -> u32 {
         second = scale((place as u64) << 32, table.slots());
         other = named(tables, table, second);
     }
-    let (Some(a), Some(b)) = (burden(tables, one), burden(tables, other)) else { return first };
-    // Compared as fractions, without dividing.
+    let (Some(a), Some(b)) = (burden(tables, table, one), burden(tables, table, other)) else { return first };
+    // Compared as fractions, without dividing: at most 26 bits of flows, 20 of time, 16 of weight.
     if b.0.wrapping_mul(a.1) < a.0.wrapping_mul(b.1) { second } else { first }
 }
 
-/// What a backend has to do with one flow more, and its weight.
+/// Sixteenths of a [unit](lb_common::latency::UNIT) that a backend is taken to need whose connect time nobody knows, while
+/// flows of it are under way: a millisecond.
+const UNKNOWN: u64 = 61 << 4;
+
+/// What a backend has to do with one flow more, and its weight. By connect time, each flow weighs what that is.
+///
+/// A backend whose connect time is not known is tried at once, by one flow. Until that is answered it counts as neither fast
+/// nor slow: one that does not answer would otherwise get every flow that compares it.
 #[inline(always)]
-fn burden<T: Tables>(tables: &T, id: u16) -> Option<(u64, u64)> {
+fn burden<T: Tables>(tables: &T, table: Table, id: u16) -> Option<(u64, u64)> {
     let (load, row) = (tables.load(id)?, tables.backend(id)?);
+    let flows = active(load) + 1;
+    let mut time = 1;
+    if table.index() as u8 == Index::LeastLatency as u8 {
+        time = Latency(load.latency.load()).faded(flows::now(tables, tables.settings())) >> 4;
+        if time == 0 {
+            time = if flows == 1 { 1 } else { UNKNOWN };
+        }
+    }
     // A row whose weight has just become none may be in a table that a packet still reads.
-    Some((active(load) + 1, row.weight().max(1)))
+    Some((flows.wrapping_mul(time), row.weight().max(1)))
 }
 
 /// Flows that a backend has. Counts by several CPUs may be seen in another order, the end of a flow before its begin.

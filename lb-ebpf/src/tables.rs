@@ -7,6 +7,7 @@ use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::fragment::{FragmentKey, Ports};
+use lb_common::latency::ConnectTimes;
 use lb_common::next_hop::{Hop, NextHop};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
@@ -62,6 +63,8 @@ pub trait Tables: Sized {
     fn outcomes(&self) -> &Outcomes;
     /// This CPU's traffic of a backend.
     fn traffic(&self, backend: u16) -> Option<&Traffic>;
+    /// This CPU's connect times of a backend.
+    fn connect_times(&self, backend: u16) -> Option<&ConnectTimes>;
     /// This CPU's budget for ICMP errors.
     fn icmp_budget(&self) -> Option<&IcmpBudget>;
 
@@ -78,6 +81,8 @@ pub trait Tables: Sized {
 
     /// The kernel's clock, in jiffies. Costs nothing to read; good for ages only.
     fn jiffies(&self) -> u64;
+    /// The kernel's monotonic clock. Some 20 ns to read.
+    fn nanoseconds(&self) -> u64;
     /// Asks the kernel's routing and neighbour tables. About 100 ns: for what is not cached.
     fn route(&self, query: &RouteQuery) -> Route;
 }

@@ -97,6 +97,7 @@ impl From<Refusal> for Problem {
             | Refusal::BackendIsVip(..)
             | Refusal::Shared(..)
             | Refusal::ByException(..)
+            | Refusal::NoHandshakes(..)
             | Refusal::Fixed(..)
             | Refusal::TooManyServices(..)
             | Refusal::TooManyBackends(..) => Self::invalid(&detail),

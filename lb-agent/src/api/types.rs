@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tcp::HttpCounts;
 use crate::control::{EffectiveWeight, LoadNow, Rates};
-use crate::datapath::{Candidate, FlowLoad, InterfaceStatus, Move, Traffic};
+use crate::datapath::{Candidate, ConnectTime, FlowLoad, InterfaceStatus, Move, Traffic};
 use crate::health::Health;
 use crate::model::{
     Admin, Affinity, Checks, Endpoint, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, Strategy,
@@ -78,6 +78,8 @@ pub struct BackendView {
     /// What it carries.
     #[serde(flatten)]
     pub traffic: Traffic,
+    /// How long connecting to it took; nothing where that is not measured, as with other strategies than `least-latency`.
+    pub connect_time: Option<ConnectTime>,
 }
 
 /// The whole on one screen.

@@ -121,6 +121,7 @@ fn backend_view(service: &ServiceName, address: Endpoint, now: &BackendNow) -> B
         health: now.health,
         removing: now.removing,
         traffic: now.traffic,
+        connect_time: now.connect_time.clone(),
     }
 }
 

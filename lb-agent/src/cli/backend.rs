@@ -207,6 +207,14 @@ fn load(backend: &BackendView) -> String {
     }
 }
 
+/// How long connecting to a backend takes, in milliseconds.
+fn connect_time(backend: &BackendView) -> String {
+    match &backend.connect_time {
+        Some(time) => format!("{:.2}ms", time.smoothed_microseconds as f64 / 1000.0),
+        None => "-".to_owned(),
+    }
+}
+
 /// Backends, one a line.
 pub(super) fn backend_table(backends: &[BackendView]) -> String {
     use Column::{Number, Text};
@@ -216,6 +224,7 @@ pub(super) fn backend_table(backends: &[BackendView]) -> String {
         Number("WEIGHT"),
         Number("EFFECTIVE"),
         Number("LOAD"),
+        Number("CONNECT"),
         Text("ADMIN"),
         Text("HEALTH"),
         Number("ACTIVE"),
@@ -230,6 +239,7 @@ pub(super) fn backend_table(backends: &[BackendView]) -> String {
             backend.weight.to_string(),
             backend.effective_weight.to_string(),
             load(backend),
+            connect_time(backend),
             if backend.removing { "removing".to_owned() } else { backend.admin.to_string() },
             backend.health.to_string(),
             backend.traffic.active_connections.to_string(),

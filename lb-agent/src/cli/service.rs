@@ -90,7 +90,7 @@ Examples:
 #[derive(Debug, Args)]
 struct Properties {
     /// How new flows are spread: `maglev` (the default), `consistent-hash`, `source-hash`, `round-robin`, `random`,
-    /// `least-connections` or `resource-based`.
+    /// `least-connections`, `least-latency` (TCP only) or `resource-based`.
     #[arg(long, value_name = "S")]
     strategy: Option<Strategy>,
     /// How packets get to the backends: `dnat`.

@@ -58,7 +58,7 @@ fn each_wrong_command_line_has_its_message() {
         ),
         (
             &["service", "add", "web", "--vip", "10.0.0.1:80", "--strategy", "fastest"],
-            "unknown strategy `fastest`: valid are maglev, consistent-hash, source-hash, round-robin, random, least-connections, resource-based (in --strategy <S>)",
+            "unknown strategy `fastest`: valid are maglev, consistent-hash, source-hash, round-robin, random, least-connections, least-latency, resource-based (in --strategy <S>)",
         ),
         (
             &["service", "add", "web", "--vip", "10.0.0.1:80", "--mode", "full-nat"],

@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 use super::{Changed, Control, ControlError, Handle, Order, Parts, load};
 use crate::config::Limits;
 use crate::datapath::{
-    Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Network, Plan, ReasonCount,
-    ServiceId, Traffic, Wanted, WantedBackend,
+    ConnectTime, Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Network, Plan,
+    ReasonCount, ServiceId, Traffic, Wanted, WantedBackend,
 };
 use crate::health::{Failing, Probe, ProbeResult, Prober};
 use crate::model::{Change, Desired, Protocol};
@@ -198,6 +198,10 @@ impl Datapath for World {
     fn traffic(&self, _: ServiceId, backend: SocketAddr) -> Traffic {
         let active_connections = self.lock().active.get(&backend).copied().unwrap_or_default();
         Traffic { active_connections, connections_total: 7 * active_connections, ..Traffic::default() }
+    }
+
+    fn connect_time(&self, _: ServiceId, _: SocketAddr) -> Option<ConnectTime> {
+        None
     }
 
     fn flows(&self, service: Option<ServiceId>, limit: usize) -> Vec<FlowInfo> {

@@ -11,7 +11,8 @@ use super::reports::{EffectiveWeight, LoadNow};
 use super::wanted::effective_weight;
 use super::{BackendKey, Control, ControlError};
 use crate::datapath::{
-    EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, ReasonCount, ServiceId, Traffic,
+    ConnectTime, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, ReasonCount, ServiceId,
+    Traffic,
 };
 use crate::health::Health;
 use crate::model::{Admin, Backend, Desired, Endpoint, Protocol, Service, ServiceName};
@@ -46,7 +47,7 @@ pub struct Snapshot {
 }
 
 /// A backend as it is now.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BackendNow {
     /// What is wanted of it.
     pub backend: Backend,
@@ -60,6 +61,8 @@ pub struct BackendNow {
     pub load: Option<LoadNow>,
     /// What it carries.
     pub traffic: Traffic,
+    /// How long connecting to it took, where that is measured.
+    pub connect_time: Option<ConnectTime>,
 }
 
 /// A flow with the service that it belongs to.
@@ -120,6 +123,7 @@ impl Control {
                 effective_weight: effective_weight(service, backend, health, headroom),
                 load: self.reports.last(&key, super::now()),
                 traffic: self.traffic(service, address),
+                connect_time: self.datapath.connect_time(id_of(service), address.socket()),
             };
             (key, now)
         })

@@ -143,7 +143,7 @@ async fn a_removed_backend_goes_with_its_last_flow() {
     time::sleep(Duration::from_secs(10)).await;
     assert_eq!(first(&world), Some((0, true)));
     let snapshot = handle.snapshot().await.unwrap();
-    let now = snapshot.backends[&("web".parse().unwrap(), FIRST.parse().unwrap())];
+    let now = &snapshot.backends[&("web".parse().unwrap(), FIRST.parse().unwrap())];
     assert_eq!(
         (now.removing, now.backend.admin, now.effective_weight.is_some()),
         (true, Admin::Draining, false)

@@ -14,6 +14,7 @@ use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory::{Bucket, HALVES};
 use lb_common::flow::{Bucket4, Bucket6};
+use lb_common::latency::ConnectTimes;
 use lb_common::next_hop::NextHop;
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
@@ -51,6 +52,7 @@ rows!(
     NextHop,
     Outcomes,
     Traffic,
+    ConnectTimes,
     IcmpBudget
 );
 
@@ -161,7 +163,7 @@ impl Sizes {
     }
 
     /// The arrays by name, with the rows that each is created with.
-    pub(crate) const fn rows(&self) -> [(&'static str, u32); 16] {
+    pub(crate) const fn rows(&self) -> [(&'static str, u32); 17] {
         [
             (maps::SETTINGS, 1),
             (maps::DIRECTORY, self.directory_buckets() * HALVES),
@@ -176,6 +178,7 @@ impl Sizes {
             (maps::NEXT_HOPS, maps::NEXT_HOP_CAPACITY),
             (maps::OUTCOMES, self.cpus),
             (maps::TRAFFIC, (self.cpus + 1) * self.backend_rows()),
+            (maps::CONNECT_TIMES, self.cpus * self.backend_rows()),
             (maps::ICMP_BUDGET, self.cpus),
             (maps::FRAGMENTS, maps::FRAGMENT_CAPACITY),
             (maps::LINKS, maps::LINK_CAPACITY),
@@ -221,6 +224,7 @@ pub(crate) struct Arrays {
     pub(crate) next_hops: Rows<NextHop>,
     pub(crate) outcomes: Rows<Outcomes>,
     pub(crate) traffic: Rows<Traffic>,
+    pub(crate) connect_times: Rows<ConnectTimes>,
 }
 
 impl Arrays {
@@ -252,6 +256,7 @@ impl Arrays {
             next_hops: rows(maps::NEXT_HOPS, &sizes, &descriptor)?,
             outcomes: rows(maps::OUTCOMES, &sizes, &descriptor)?,
             traffic: rows(maps::TRAFFIC, &sizes, &descriptor)?,
+            connect_times: rows(maps::CONNECT_TIMES, &sizes, &descriptor)?,
         })
     }
 
@@ -263,6 +268,11 @@ impl Arrays {
     /// What a CPU has carried for a backend. The agent counts as the CPU after the last.
     pub(crate) fn traffic(&self, cpu: u32, backend: u16) -> &Traffic {
         &self.traffic[(cpu * self.sizes.backend_rows()) as usize + usize::from(backend)]
+    }
+
+    /// How long connecting to a backend took, as a CPU has seen it.
+    pub(crate) fn connect_times(&self, cpu: u32, backend: u16) -> &ConnectTimes {
+        &self.connect_times[(cpu * self.sizes.backend_rows()) as usize + usize::from(backend)]
     }
 
     /// The agent's own row of a backend.
@@ -299,6 +309,7 @@ impl Arrays {
             next_hops: rows(maps::NEXT_HOPS, &sizes),
             outcomes: rows(maps::OUTCOMES, &sizes),
             traffic: rows(maps::TRAFFIC, &sizes),
+            connect_times: rows(maps::CONNECT_TIMES, &sizes),
         };
         arrays.settings.write(0, sizes.settings(250, 1));
         arrays

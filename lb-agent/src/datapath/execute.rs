@@ -105,6 +105,10 @@ fn put_backend(arrays: &mut Arrays, id: u16, service: (u16, Endpoint), endpoint:
             counter.store(0);
         }
     }
+    for cpu in 0..arrays.sizes.cpus {
+        let times = arrays.connect_times(cpu, id);
+        times.counts.iter().chain([&times.sum]).for_each(|counter| counter.store(0));
+    }
     arrays.loads.write(usize::from(id), Load::default());
     let row = Backend {
         state: Standing::default().to_word().into(),

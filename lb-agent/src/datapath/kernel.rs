@@ -33,8 +33,8 @@ use super::sysctl::Sysctl;
 use super::view::{self, View};
 use super::vip::Vips;
 use super::{
-    Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Move, Network, Plan, ReasonCount,
-    ServiceId, Traffic, Wanted, WantedService,
+    ConnectTime, Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Move, Network, Plan,
+    ReasonCount, ServiceId, Traffic, Wanted, WantedService,
 };
 use crate::config::{Config, XdpMode};
 use crate::model::Protocol;
@@ -269,6 +269,12 @@ impl Datapath for Kernel {
         let vip = Endpoint::new(service.vip, service.protocol);
         let row = self.rows.get(&(vip, Endpoint::new(backend, service.protocol)));
         row.map_or_else(Traffic::default, |&id| view::traffic(&self.loaded.arrays, id))
+    }
+
+    fn connect_time(&self, service: ServiceId, backend: SocketAddr) -> Option<ConnectTime> {
+        let vip = Endpoint::new(service.vip, service.protocol);
+        let row = self.rows.get(&(vip, Endpoint::new(backend, service.protocol)))?;
+        view::connect_time(&self.loaded.arrays, *row)
     }
 
     fn flows(&self, service: Option<ServiceId>, limit: usize) -> Vec<FlowInfo> {

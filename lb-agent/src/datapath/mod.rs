@@ -103,6 +103,28 @@ pub struct Traffic {
     pub tx_bytes_total: u64,
 }
 
+/// How long connecting to a backend took: from a client's SYN to the backend's SYN-ACK.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ConnectTime {
+    /// Smoothed, as it was at the last handshake.
+    pub smoothed_microseconds: u64,
+    /// Of all handshakes that were measured.
+    pub sum_microseconds_total: u64,
+    /// How many those were.
+    pub count_total: u64,
+    /// The same by how long they took.
+    pub histogram: Vec<ConnectTimeBucket>,
+}
+
+/// Handshakes that took about the same time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ConnectTimeBucket {
+    /// Less than this, and no less than the bucket before says; nothing for the last.
+    pub below_microseconds: Option<u64>,
+    /// How many took that long.
+    pub count_total: u64,
+}
+
 /// A service as the data plane identifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId {
@@ -245,6 +267,9 @@ pub trait Datapath: Send {
 
     /// What a backend has carried; zeros for one that is not there.
     fn traffic(&self, service: ServiceId, backend: SocketAddr) -> Traffic;
+
+    /// How long connecting to a backend took; nothing where that was not measured.
+    fn connect_time(&self, service: ServiceId, backend: SocketAddr) -> Option<ConnectTime>;
 
     /// Live flows, at most `limit`, of one service or of all.
     fn flows(&self, service: Option<ServiceId>, limit: usize) -> Vec<FlowInfo>;

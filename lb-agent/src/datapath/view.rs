@@ -11,6 +11,7 @@ use lb_common::counters::{IcmpBudget, Outcomes, Traffic as TrafficRow};
 use lb_common::directory;
 use lb_common::flow::{Bucket, Bucket4, Bucket6, Data, Entry, Key, State};
 use lb_common::fragment::{FragmentKey, Ports};
+use lb_common::latency::{ConnectTimes, Latency, MAGNITUDES, UNIT};
 use lb_common::next_hop::NextHop;
 use lb_common::reason::{Event, Reason};
 use lb_common::service::{OnNoBackend, Service, ServiceState, Table};
@@ -22,7 +23,9 @@ use lb_ebpf::tables::{Route, RouteQuery, Tables};
 use super::arrays::Arrays;
 use super::identity::{Endpoint, number};
 use super::observed::{backend_key, service_key};
-use super::{Candidate, EventCount, Explanation, FlowInfo, ReasonCount, Traffic};
+use super::{
+    Candidate, ConnectTime, ConnectTimeBucket, EventCount, Explanation, FlowInfo, ReasonCount, Traffic,
+};
 use crate::model::Protocol;
 
 /// The rows at one moment of the kernel's clock.
@@ -47,6 +50,24 @@ pub(super) fn traffic(arrays: &Arrays, backend: u16) -> Traffic {
     // The rows are read one after another: a flow that closes meanwhile may be seen closed but not opened.
     sum.active_connections = sum.connections_total.saturating_sub(closed);
     sum
+}
+
+/// How long connecting to a backend took, over all CPUs; nothing where that was not measured.
+pub(super) fn connect_time(arrays: &Arrays, backend: u16) -> Option<ConnectTime> {
+    let rows = || (0..arrays.sizes.cpus).map(|cpu| arrays.connect_times(cpu, backend));
+    let bucket = |magnitude: usize| ConnectTimeBucket {
+        below_microseconds: ConnectTimes::bound(magnitude).map(|bound| bound / 1000),
+        count_total: rows().map(|times| times.counts[magnitude].load()).sum(),
+    };
+    let histogram: Vec<_> = (0..MAGNITUDES).map(bucket).collect();
+    let count_total = histogram.iter().map(|bucket| bucket.count_total).sum();
+    let latency = Latency(arrays.loads[usize::from(backend)].latency.load());
+    (count_total > 0).then(|| ConnectTime {
+        smoothed_microseconds: latency.nanoseconds() / 1000,
+        sum_microseconds_total: rows().map(|times| times.sum.load()).sum::<u64>() * UNIT / 1000,
+        count_total,
+        histogram,
+    })
 }
 
 /// Every packet outcome, in the order of their counters.
@@ -225,6 +246,10 @@ impl Tables for View<'_> {
         None
     }
 
+    fn connect_times(&self, _: u16) -> Option<&ConnectTimes> {
+        None
+    }
+
     fn icmp_budget(&self) -> Option<&IcmpBudget> {
         None
     }
@@ -237,6 +262,10 @@ impl Tables for View<'_> {
 
     fn jiffies(&self) -> u64 {
         self.jiffies
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        0
     }
 
     fn route(&self, _: &RouteQuery) -> Route {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::affinity::Affinity;
 use super::endpoint::Endpoint;
-use super::keyword::{OnBackendDown, Protocol, Track};
+use super::keyword::{OnBackendDown, Protocol, Strategy, Track};
 use super::name::ServiceName;
 use super::refusal::Refusal;
 use super::service::Service;
@@ -44,6 +44,9 @@ impl Desired {
         let mut sharing: HashMap<(Endpoint, Protocol), usize> = HashMap::new();
         for service in self.services.values() {
             validate_track(service)?;
+            if service.strategy == Strategy::LeastLatency && service.protocol == Protocol::Udp {
+                return Err(Refusal::NoHandshakes(service.name.clone()));
+            }
             for endpoint in service.endpoints() {
                 validate_backend(service, endpoint, &vips)?;
                 let services = sharing.entry((endpoint, service.protocol)).or_default();
@@ -181,6 +184,15 @@ mod tests {
         assert_eq!(
             refusal(&state, Limits { services: 1, ..Limits::default() }),
             "2 services are more than `[limits] services = 1`: remove some, or raise the limit in the configuration"
+        );
+    }
+
+    #[test]
+    fn least_latency_is_for_tcp() {
+        let state = service("a", "10.0.0.1:80", &[]) + "protocol = \"udp\"\nstrategy = \"least-latency\"\n";
+        assert_eq!(
+            refusal(&state, Limits::default()),
+            "service `a`: `strategy = \"least-latency\"` goes by how long TCP handshakes take, and the service is udp: choose another, such as least-connections"
         );
     }
 

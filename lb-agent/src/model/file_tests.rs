@@ -133,7 +133,7 @@ fn each_bad_file_has_its_message() {
         ),
         (
             format!("{SERVICE}strategy = \"fastest\"\n"),
-            "state.toml line 4, `strategy = \"fastest\"`: unknown strategy `fastest`: valid are maglev, consistent-hash, source-hash, round-robin, random, least-connections, resource-based",
+            "state.toml line 4, `strategy = \"fastest\"`: unknown strategy `fastest`: valid are maglev, consistent-hash, source-hash, round-robin, random, least-connections, least-latency, resource-based",
         ),
         (
             format!("{SERVICE}mode = \"l2-dsr\"\n"),

@@ -115,6 +115,8 @@ keyword! {
         Random = "random",
         /// Of two random backends the one with fewer active flows for its weight.
         LeastConnections = "least-connections",
+        /// Of two random backends the one whose handshakes take less time, for its active flows and its weight.
+        LeastLatency = "least-latency",
         /// Any backend, by weight and by what the backends report of their load.
         ResourceBased = "resource-based",
     }
@@ -213,7 +215,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "unknown strategy `weighted`: valid are maglev, consistent-hash, source-hash, round-robin, random, \
-             least-connections, resource-based"
+             least-connections, least-latency, resource-based"
         );
         assert_eq!(
             "TCP".parse::<Protocol>().unwrap_err().to_string(),

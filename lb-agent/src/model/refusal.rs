@@ -56,6 +56,11 @@ pub enum Refusal {
         "{0} backends are more than `[limits] backends = {1}`: remove some, or raise the limit in the configuration"
     )]
     TooManyBackends(usize, u32),
+    /// There is nothing to measure.
+    #[error(
+        "service `{0}`: `strategy = \"least-latency\"` goes by how long TCP handshakes take, and the service is udp: choose another, such as least-connections"
+    )]
+    NoHandshakes(ServiceName),
     /// Flows that are not remembered are found again by their hash.
     #[error("service `{0}`: `track = \"exceptions\"` cannot have {1}: {2}, or use `track = \"full\"`")]
     ByException(ServiceName, String, &'static str),

@@ -112,13 +112,31 @@ impl Data {
         self.in_state(State::ANSWERED).stamped(stamp)
     }
 
+    /// The same half-open entry with the [moment](crate::latency::moment) of its SYN in the stamp's upper 16 bits.
+    ///
+    /// A stamp that is nothing but a tick says that there is no such moment, be it that one was not wanted or that another
+    /// packet has stamped the entry since. One moment in 65,536 looks like that, and is not measured.
+    #[inline(always)]
+    pub const fn opened(self, moment: u16) -> Self {
+        let moment_shift = STAMP_SHIFT + ANSWERED_TIME_BITS;
+        Self(self.0 & !(0xffff << moment_shift) | (moment as u64) << moment_shift)
+    }
+
+    /// That moment, if the half-open entry has one.
+    #[inline(always)]
+    pub const fn opened_at(self, now: u64) -> Option<u16> {
+        let stamp = self.0 >> STAMP_SHIFT & STAMP_MASK;
+        let tick = now.wrapping_sub(now.wrapping_sub(stamp) & ANSWERED_TIME_MASK) & STAMP_MASK;
+        if stamp == tick { None } else { Some((stamp >> ANSWERED_TIME_BITS) as u16) }
+    }
+
     /// What [`answered`](Self::answered) kept of the expected acknowledgement.
     #[inline(always)]
     pub const fn expected_acknowledgement(self) -> u16 {
         (self.0 >> (STAMP_SHIFT + ANSWERED_TIME_BITS)) as u16
     }
 
-    /// Ticks since the last packet. Wraps at 48 days, and at 64 ticks while answered: far beyond each timeout.
+    /// Ticks since the last packet. Wraps at 48 days, and at 64 ticks before a handshake is done: far beyond each timeout.
     #[inline(always)]
     pub const fn age(self, now: u64) -> u64 {
         self.age_within(now, Self::age_mask(self.state()))
@@ -133,7 +151,7 @@ impl Data {
     /// Which bits of the stamp are the time, in a state.
     #[inline(always)]
     pub const fn age_mask(state: State) -> u64 {
-        if state.is(State::ANSWERED) { ANSWERED_TIME_MASK } else { STAMP_MASK }
+        if state.is(State::ANSWERED) || state.is(State::HALF_OPEN) { ANSWERED_TIME_MASK } else { STAMP_MASK }
     }
 
     /// The word without the bucket's flags, for comparing entries.
@@ -183,6 +201,19 @@ mod tests {
         let freed = answered.freed();
         assert_eq!((freed.state(), freed.generation(), freed.backend()), (State::FREE, 1, 0));
         assert_eq!(freed.0 & LOCK, LOCK);
+    }
+
+    #[test]
+    fn a_half_open_entry_has_the_moment_of_its_syn_until_it_is_stamped() {
+        for now in [0, 70, 63 << 6, 0x3f_ffff, 0x40_0010] {
+            let fresh = Data::succeeding(Data(LOCK), State::HALF_OPEN, 0xffff, now);
+            assert_eq!((fresh.opened_at(now), fresh.opened_at(now + 40)), (None, None), "{now}");
+            let opened = fresh.by_next_hop(0xabc).opened(0xbeef);
+            assert_eq!((opened.opened_at(now), opened.opened_at(now + 40)), (Some(0xbeef), Some(0xbeef)));
+            assert_eq!((opened.age(now + 3), opened.next_hop(), opened.backend()), (3, 0xabc, 0xffff));
+            assert_eq!((opened.generation(), opened.0 & LOCK), (1, LOCK));
+            assert_eq!(opened.stamped(now + 1).opened_at(now + 2), None, "a second SYN");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //!
 //! The upper two bits belong to the bucket and not to the entry: in way 0's word the lock that insertions hold, in those
 //! of ways 1 and 2 the two [`Mark`]s with their newness. Anybody may set them at any time, whatever becomes of the entry.
+//! In [`State::HALF_OPEN`] the stamp's upper 16 bits may hold the moment of the SYN, and its lower 6 the time.
 //! In [`State::ANSWERED`] the stamp's upper 16 bits hold what the client's ACK must acknowledge and its lower 6 the time.
 
 mod bucket;

@@ -12,6 +12,7 @@ use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::fragment::{FragmentKey, Ports};
+use lb_common::latency::ConnectTimes;
 use lb_common::link::Link;
 use lb_common::maps;
 use lb_common::next_hop::NextHop;
@@ -62,6 +63,9 @@ pub(super) static NEXT_HOPS: Array<NextHop, { maps::NEXT_HOP_CAPACITY as usize }
 pub(super) static OUTCOMES: Array<Outcomes, CPUS, MMAPABLE> = Array::new();
 #[btf_map]
 pub(super) static TRAFFIC: Array<Traffic, { CPUS * BACKENDS_SIZE as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+pub(super) static CONNECT_TIMES: Array<ConnectTimes, { CPUS * BACKENDS_SIZE as usize }, MMAPABLE> =
+    Array::new();
 #[btf_map]
 pub(super) static ICMP_BUDGET: Array<IcmpBudget, CPUS, MMAPABLE> = Array::new();
 

@@ -5,7 +5,9 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_PROHIBIT,
     BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, bpf_fib_lookup as FibLookup,
 };
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns,
+};
 use aya_ebpf::programs::XdpContext;
 use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
@@ -13,6 +15,7 @@ use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::fragment::{FragmentKey, Ports};
+use lb_common::latency::ConnectTimes;
 use lb_common::next_hop::{Hop, NextHop, Tag};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
@@ -121,6 +124,12 @@ impl Tables for KernelTables<'_> {
     }
 
     #[inline(always)]
+    fn connect_times(&self, backend: u16) -> Option<&ConnectTimes> {
+        let row = self.cpu.wrapping_mul(self.settings.backends).wrapping_add(backend as u32);
+        maps::CONNECT_TIMES.get(row)
+    }
+
+    #[inline(always)]
     fn icmp_budget(&self) -> Option<&IcmpBudget> {
         maps::ICMP_BUDGET.get(self.cpu)
     }
@@ -148,6 +157,12 @@ impl Tables for KernelTables<'_> {
     fn jiffies(&self) -> u64 {
         // SAFETY: no arguments.
         unsafe { bpf_jiffies64() }
+    }
+
+    #[inline(always)]
+    fn nanoseconds(&self) -> u64 {
+        // SAFETY: no arguments.
+        unsafe { bpf_ktime_get_ns() }
     }
 
     #[inline(always)]

@@ -170,3 +170,50 @@ fn what_only_chance_turns_or_load_know_is_not_computed() {
         assert_eq!(tables.outcomes.draws.load(), 0);
     }
 }
+
+/// Of 1000 flows that end as soon as they begin: those of backend 1, which is ten times as slow as the other two.
+fn flows_of_the_slow(tables: &MemoryTables) -> usize {
+    (0..1000).filter(|&client| chosen(tables, client, 1) == 1).count()
+}
+
+#[test]
+fn by_latency_the_slow_one_gets_under_half_of_its_share_and_is_found_again() {
+    let tables = tables(Index::LeastLatency, &[1, 1, 1]);
+    let now = || flows::now(&tables, &tables.settings);
+    let measure = |backend: usize, units| {
+        let word = &tables.loads[backend].latency;
+        word.store(Latency(word.load()).measured(units, now()).0);
+    };
+    [(1, 1000), (2, 100), (3, 100)].into_iter().for_each(|(backend, units)| measure(backend, units));
+    assert_eq!(flows_of_the_slow(&tables), 0);
+    // The others are measured all the time, the slow one by nobody: what is known of it fades.
+    let mut seconds = 0;
+    while flows_of_the_slow(&tables) == 0 {
+        tables.jiffies.set(tables.jiffies.get() + 256);
+        [2, 3].into_iter().for_each(|backend| measure(backend, 100));
+        seconds += 1;
+        assert!(seconds < 60, "never tried");
+    }
+    assert!(seconds > 5, "tried after {seconds} s already");
+    // The flow that tries it finds it recovered, or as slow as ever.
+    let faded = tables.loads[1].latency.load();
+    measure(1, 1000);
+    assert_eq!(flows_of_the_slow(&tables), 0);
+    tables.loads[1].latency.store(faded);
+    for _ in 0..20 {
+        measure(1, 90);
+    }
+    assert!(flows_of_the_slow(&tables) > 300, "{}", flows_of_the_slow(&tables));
+}
+
+#[test]
+fn by_latency_flows_under_way_count_too() {
+    let tables = tables(Index::LeastLatency, &[1, 1]);
+    for backend in [1, 2] {
+        tables.loads[backend]
+            .latency
+            .store(Latency::default().measured(100, flows::now(&tables, &tables.settings)).0);
+    }
+    tables.loads[1].active.store(9);
+    assert_eq!(flows_of_the_slow(&tables), 0);
+}

@@ -1,6 +1,7 @@
 //! The flow table, read and written by other ways than packets.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use lb_common::Be16;
 use lb_common::flow::{Bucket, Data, Key, Key4, Key6, State};
@@ -65,6 +66,20 @@ impl Balancer {
             Side::Kernel(kernel) => kernel.jiffies().expect("the clock program"),
         };
         self.rows().settings.tick(jiffies)
+    }
+
+    /// Lets time pass on the clock by which handshakes are measured.
+    pub fn pass_time(&mut self, time: Duration) {
+        match &self.side {
+            Side::Host(tables) => tables.nanoseconds.set(tables.nanoseconds.get() + time.as_nanos() as u64),
+            // The kernel's own, which nobody can turn: there is nothing to be waited for but itself.
+            Side::Kernel(_) => {
+                let since = Instant::now();
+                while since.elapsed() < time {
+                    std::hint::spin_loop();
+                }
+            }
+        }
     }
 
     /// The buckets of a client's flow: its home, and its second choice.

@@ -38,6 +38,7 @@ pub(super) fn rows(tables: &mut MemoryTables) -> Rows<'_> {
         next_hops: &mut tables.next_hops,
         outcomes: std::slice::from_mut(&mut tables.outcomes),
         traffic: &mut tables.traffic,
+        connect_times: &mut tables.connect_times,
         icmp_budget: std::slice::from_mut(&mut tables.icmp_budget),
     }
 }

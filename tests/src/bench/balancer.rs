@@ -88,6 +88,7 @@ impl Balancer {
             (maps::SERVICE_STATES, SERVICES),
             (maps::LOADS, BACKEND_ROWS),
             (maps::TRAFFIC, (cpus + 1) * BACKEND_ROWS),
+            (maps::CONNECT_TIMES, (cpus + 1) * BACKEND_ROWS),
             (maps::ICMP_BUDGET, cpus + 1),
         ])?;
         // SAFETY: the rows that `lb-common` lays out for these maps, as many as were asked for above.

@@ -6,6 +6,7 @@ use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
+use lb_common::latency::ConnectTimes;
 use lb_common::maps;
 use lb_common::next_hop::NextHop;
 use lb_common::service::{Service, ServiceState};
@@ -40,8 +41,13 @@ pub(super) const SIZES: &[(&str, u32)] = &[
 ];
 
 /// The sizes that do.
-pub(super) const fn sizes_by_cpu(cpus: u32) -> [(&'static str, u32); 3] {
-    [(maps::OUTCOMES, cpus), (maps::TRAFFIC, cpus * BACKENDS), (maps::ICMP_BUDGET, cpus)]
+pub(super) const fn sizes_by_cpu(cpus: u32) -> [(&'static str, u32); 4] {
+    [
+        (maps::OUTCOMES, cpus),
+        (maps::TRAFFIC, cpus * BACKENDS),
+        (maps::CONNECT_TIMES, cpus * BACKENDS),
+        (maps::ICMP_BUDGET, cpus),
+    ]
 }
 
 /// All arrays.
@@ -59,6 +65,7 @@ pub(super) struct Arrays {
     next_hops: Mapping<NextHop>,
     outcomes: Mapping<Outcomes>,
     traffic: Mapping<Traffic>,
+    connect_times: Mapping<ConnectTimes>,
     icmp_budget: Mapping<IcmpBudget>,
 }
 
@@ -81,6 +88,7 @@ impl Arrays {
                 next_hops: object.rows(maps::NEXT_HOPS, maps::NEXT_HOP_CAPACITY)?,
                 outcomes: object.rows(maps::OUTCOMES, cpus)?,
                 traffic: object.rows(maps::TRAFFIC, cpus * BACKENDS)?,
+                connect_times: object.rows(maps::CONNECT_TIMES, cpus * BACKENDS)?,
                 icmp_budget: object.rows(maps::ICMP_BUDGET, cpus)?,
             })
         }
@@ -102,6 +110,7 @@ impl Arrays {
             next_hops: self.next_hops.slice(),
             outcomes: self.outcomes.slice(),
             traffic: self.traffic.slice(),
+            connect_times: self.connect_times.slice(),
             icmp_budget: self.icmp_budget.slice(),
         }
     }

@@ -7,6 +7,7 @@ use lb_common::backend::{Backend as BackendRow, Load, Standing};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory::{self, Kind, Listing};
 use lb_common::flow::{Bucket, Bucket4, Bucket6, Key};
+use lb_common::latency::ConnectTimes;
 use lb_common::next_hop::NextHop;
 use lb_common::service::{Options, Service as ServiceRow, ServiceState, Table};
 use lb_common::settings::Settings;
@@ -44,6 +45,7 @@ pub struct Rows<'a> {
     pub next_hops: &'a mut [NextHop],
     pub outcomes: &'a mut [Outcomes],
     pub traffic: &'a mut [Traffic],
+    pub connect_times: &'a mut [ConnectTimes],
     pub icmp_budget: &'a mut [IcmpBudget],
 }
 
@@ -58,6 +60,7 @@ impl Rows<'_> {
         self.next_hops.fill(NextHop::default());
         self.outcomes.iter_mut().for_each(|row| *row = Outcomes::default());
         self.traffic.fill(Traffic::default());
+        self.connect_times.fill(ConnectTimes::default());
         self.icmp_budget.fill(IcmpBudget::default());
     }
 

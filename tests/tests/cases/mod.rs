@@ -23,6 +23,7 @@ mod flows;
 mod forwarding;
 mod fragments;
 mod headers;
+mod latency;
 mod next_hops;
 mod rejections;
 mod strategies;

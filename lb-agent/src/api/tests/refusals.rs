@@ -88,7 +88,7 @@ fn each_refused_request_has_its_status_and_message_and_changes_nothing() {
             &["services", "web"],
             json!({"strategy": "fastest"}),
             422,
-            "unknown strategy `fastest`: valid are maglev, consistent-hash, source-hash, round-robin, random, least-connections, resource-based",
+            "unknown strategy `fastest`: valid are maglev, consistent-hash, source-hash, round-robin, random, least-connections, least-latency, resource-based",
         ),
         (
             Method::PUT,

@@ -32,7 +32,7 @@ fn a_backend_is_listed_with_the_fields_of_the_contract() {
     assert!(health == "unknown" || health == "healthy", "{health}");
     let expected = json!([{
         "service": "web", "address": "10.0.1.11:8080", "weight": 5, "effective_weight": 5, "admin": "enabled",
-        "load": null, "removing": false, "active_connections": 0, "connections_total": 0, "rx_packets_total": 0,
+        "load": null, "connect_time": null, "removing": false, "active_connections": 0, "connections_total": 0, "rx_packets_total": 0,
         "tx_packets_total": 0, "rx_bytes_total": 0, "tx_bytes_total": 0,
     }]);
     assert_eq!(listed, expected);

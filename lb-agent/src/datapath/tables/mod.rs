@@ -50,9 +50,11 @@ pub(crate) fn build(strategy: Strategy, members: &[Member], slots: u32) -> Vec<u
     match strategy {
         Strategy::Maglev | Strategy::SourceHash => maglev::build(&members, slots),
         Strategy::ConsistentHash => rendezvous::build(&members, slots),
-        Strategy::RoundRobin | Strategy::Random | Strategy::LeastConnections | Strategy::ResourceBased => {
-            sequence::build(&members, slots)
-        }
+        Strategy::RoundRobin
+        | Strategy::Random
+        | Strategy::LeastConnections
+        | Strategy::LeastLatency
+        | Strategy::ResourceBased => sequence::build(&members, slots),
     }
 }
 
@@ -64,6 +66,7 @@ pub(crate) const fn index(strategy: Strategy) -> Index {
         Strategy::RoundRobin => Index::RoundRobin,
         Strategy::Random | Strategy::ResourceBased => Index::Random,
         Strategy::LeastConnections => Index::LeastConnections,
+        Strategy::LeastLatency => Index::LeastLatency,
     }
 }
 
