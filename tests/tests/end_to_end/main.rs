@@ -11,6 +11,7 @@
 //! | `daemon` | is the service manager told, does SIGHUP reload, are other limits refused? |
 //! | `events` | is what goes wrong after the verdict counted? |
 //! | `exceptions` | does tracking by exception keep every connection through changes, and say what it cannot have? |
+//! | `feedback` | do affinity, connect times and reported load decide where flows go? |
 //! | `health` | is a dead backend taken out, and taken in again? |
 //! | `network` | are interfaces, links and neighbours followed? |
 //! | `operations` | do ten thousand changes by eight clients end in what is desired? |
@@ -32,6 +33,8 @@ mod daemon;
 mod events;
 #[cfg(test)]
 mod exceptions;
+#[cfg(test)]
+mod feedback;
 #[cfg(test)]
 mod health;
 #[cfg(test)]

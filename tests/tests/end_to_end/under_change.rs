@@ -19,10 +19,11 @@ use crate::traffic::{SOON, assert_no_checksum_errors};
 const CHANGES: usize = 1000;
 /// How long all of them may take.
 const LIMIT: Duration = Duration::from_secs(60);
-const STRATEGIES: [&str; 7] = [
+const STRATEGIES: [&str; 8] = [
     "consistent-hash",
     "round-robin",
     "least-connections",
+    "least-latency",
     "source-hash",
     "random",
     "resource-based",

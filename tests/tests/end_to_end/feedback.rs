@@ -1,0 +1,86 @@
+//! Affinity, and the strategies that go by what they are told or measure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lb_tests::address::Family;
+use lb_tests::http_client::HttpClient;
+use lb_tests::setup::{Setup, web, web_vip};
+use lb_tests::topology::Shape;
+use lb_tests::{needs_root, wait};
+
+use crate::traffic::SOON;
+
+/// Connections, one after the other, by the backend that answered.
+fn connect(setup: &Setup, family: Family, count: usize) -> BTreeMap<String, usize> {
+    let work = move || {
+        let mut answers = BTreeMap::new();
+        for _ in 0..count {
+            let answer = HttpClient::connect(web_vip(family), SOON).unwrap().get_and_close().unwrap();
+            *answers.entry(answer).or_default() += 1;
+        }
+        answers
+    };
+    setup.lab.client.handle().spawn("client", work).unwrap().join().unwrap()
+}
+
+#[test]
+fn with_affinity_a_client_stays_with_its_backend() {
+    needs_root!();
+    let setup = Setup::serving(Shape::TwoArmed, 3).unwrap();
+    for family in Family::BOTH {
+        let name = web(family);
+        setup.agent.must(["service", "set", &name, "--strategy", "round-robin"]).unwrap();
+        assert_eq!(connect(&setup, family, 30).len(), 3);
+        setup.agent.must(["service", "set", &name, "--affinity", "10m"]).unwrap();
+        let answers = connect(&setup, family, 30);
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        setup.agent.must(["service", "set", &name, "--affinity", "off"]).unwrap();
+        assert_eq!(connect(&setup, family, 30).len(), 3);
+    }
+}
+
+#[test]
+fn connect_times_are_measured_and_shown() {
+    needs_root!();
+    let setup = Setup::serving(Shape::TwoArmed, 3).unwrap();
+    for family in Family::BOTH {
+        let name = web(family);
+        connect(&setup, family, 10);
+        let list = || setup.agent.json(["backend", "list", &name]).unwrap();
+        assert!(list().as_array().unwrap().iter().all(|row| row["connect_time"].is_null()));
+        setup.agent.must(["service", "set", &name, "--strategy", "least-latency"]).unwrap();
+        connect(&setup, family, 100);
+        let list = list();
+        let rows = list.as_array().unwrap();
+        let count = |row: &serde_json::Value| row["connect_time"]["count_total"].as_u64().unwrap_or_default();
+        // One moment in 65,536 looks like none.
+        assert!((95..=100).contains(&rows.iter().map(count).sum::<u64>()), "{list}");
+        for row in rows {
+            let time = row["connect_time"]["smoothed_microseconds"].as_u64();
+            assert!(time.is_some_and(|time| time < 1_000_000), "each was tried: {list}");
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_reports_load_gets_less() {
+    needs_root!();
+    let setup = Setup::serving(Shape::TwoArmed, 2).unwrap();
+    let family = Family::V4;
+    let (name, loaded) = (web(family), setup.http(0, family));
+    setup.agent.must(["service", "set", &name, "--strategy", "resource-based"]).unwrap();
+    for (backend, load) in [(&loaded, "0.9"), (&setup.http(1, family), "0.0")] {
+        setup.agent.must(["backend", "report", &name, backend, "--load", load, "--ttl", "1h"]).unwrap();
+    }
+    wait::until_true(Duration::from_secs(10), "the loaded one's weight is a tenth", || {
+        let list = setup.agent.json(["backend", "list", &name]).unwrap();
+        let row = list.as_array().unwrap().iter().find(|row| row["address"] == loaded).cloned();
+        row.is_some_and(|row| row["effective_weight"] == 0.1)
+    })
+    .unwrap();
+    let answers = connect(&setup, family, 330);
+    // 30 expected; five standard deviations are 26.
+    let least = answers.values().min().copied().unwrap_or_default();
+    assert!(answers.len() == 2 && (4..=56).contains(&least), "{answers:?}");
+}
