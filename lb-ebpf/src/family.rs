@@ -6,7 +6,7 @@ use lb_common::directory;
 use lb_common::flow::{Bucket, Key, Key4, Key6};
 use lb_common::hash::{mix, mix3, scale};
 
-use crate::frame::Frame;
+use crate::frame::{Fields, FieldsMut, Frame};
 use crate::open::Opening;
 use crate::tables::Tables;
 
@@ -38,8 +38,14 @@ pub trait Family: Copy + core::fmt::Debug {
     /// Writes it. The header's checksum is the caller's business.
     fn write_address<F: Frame>(frame: &mut F, at: usize, side: Side, address: Self::Address) -> Option<()>;
 
-    /// Writes TTL or hop limit, and what it and the new address do to the header's checksum if there is one.
-    fn write_hop_limit<F: Frame>(frame: &mut F, at: usize, hop_limit: u8, address: Delta) -> Option<()>;
+    /// Writes an address, TTL or hop limit, and what they do to the header's checksum if there is one.
+    fn rewrite<F: Frame>(
+        frame: &mut F,
+        at: usize,
+        end: (Side, Self::Address),
+        hop_limit: u8,
+        address: Delta,
+    ) -> Option<()>;
 
     /// Hash of an endpoint in the directory.
     fn directory_hash(address: Self::Address, port: Be16, protocol: Protocol, key: u64) -> u64;
@@ -111,13 +117,24 @@ impl Family for Ipv4 {
     }
 
     #[inline(always)]
-    fn write_hop_limit<F: Frame>(frame: &mut F, at: usize, hop_limit: u8, address: Delta) -> Option<()> {
-        frame.modify::<4>(at + 8, |header| {
-            let old = u16::from_ne_bytes([header[0], header[1]]);
-            header[0] = hop_limit;
-            let delta = address.and(Delta::word(old, u16::from_ne_bytes([header[0], header[1]])));
-            [header[2], header[3]] = delta.apply(u16::from_ne_bytes([header[2], header[3]])).to_ne_bytes();
-        })
+    fn rewrite<F: Frame>(
+        frame: &mut F,
+        at: usize,
+        (side, address): (Side, Be32),
+        hop_limit: u8,
+        delta: Delta,
+    ) -> Option<()> {
+        let mut header = frame.fields_mut::<20>(at)?;
+        match side {
+            Side::Source => header.set::<12, 4>(address.to_wire()),
+            Side::Destination => header.set::<16, 4>(address.to_wire()),
+        }
+        let old = header.get::<8, 2>();
+        header.set::<8, 1>([hop_limit]);
+        let delta = delta.and(Delta::word(u16::from_ne_bytes(old), u16::from_ne_bytes([hop_limit, old[1]])));
+        let checksum = u16::from_ne_bytes(header.get::<10, 2>());
+        header.set::<10, 2>(delta.apply(checksum).to_ne_bytes());
+        Some(())
     }
 
     #[inline(always)]
@@ -197,8 +214,20 @@ impl Family for Ipv6 {
     }
 
     #[inline(always)]
-    fn write_hop_limit<F: Frame>(frame: &mut F, at: usize, hop_limit: u8, _: Delta) -> Option<()> {
-        frame.write(at + 7, [hop_limit])
+    fn rewrite<F: Frame>(
+        frame: &mut F,
+        at: usize,
+        (side, address): (Side, Address),
+        hop_limit: u8,
+        _: Delta,
+    ) -> Option<()> {
+        let mut header = frame.fields_mut::<40>(at)?;
+        match side {
+            Side::Source => header.set::<8, 16>(address.to_wire()),
+            Side::Destination => header.set::<24, 16>(address.to_wire()),
+        }
+        header.set::<7, 1>([hop_limit]);
+        Some(())
     }
 
     #[inline(always)]

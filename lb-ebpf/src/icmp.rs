@@ -101,14 +101,12 @@ pub fn handle<A: Messages, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: &
 
 #[inline(always)]
 fn answer_echo<A: Messages, F: Frame>(frame: &mut F, ip: &Headers<A>) -> Option<Verdict> {
-    frame.modify::<4>(ip.l4, |header| {
-        let old = u16::from_ne_bytes([header[0], header[1]]);
-        header[0] = A::ECHO.1;
-        let delta = Delta::word(old, u16::from_ne_bytes([header[0], header[1]]));
-        // As for UDP, all ones instead of zero: nothing but zeros may follow, and then zero would be wrong. Where
-        // something else follows, both are right.
-        [header[2], header[3]] = delta.apply_udp(u16::from_ne_bytes([header[2], header[3]])).to_ne_bytes();
-    })?;
+    let [kind, code, c0, c1] = frame.read::<4>(ip.l4)?;
+    let delta = Delta::word(u16::from_ne_bytes([kind, code]), u16::from_ne_bytes([A::ECHO.1, code]));
+    // As for UDP, all ones instead of zero: nothing but zeros may follow, and then zero would be wrong. Where something
+    // else follows, both are right.
+    let [c0, c1] = delta.apply_udp(u16::from_ne_bytes([c0, c1])).to_ne_bytes();
+    frame.write(ip.l4, [A::ECHO.1, code, c0, c1])?;
     A::turn(frame, ip)?;
     LinkHeader::read(frame, ip.l3, A::ETHERTYPE)?.answered().write(frame)?;
     Some(Verdict::Transmit(Reason::EchoAnswered))
@@ -321,13 +319,8 @@ impl Messages for Ipv4 {
     #[inline(always)]
     fn turn<F: Frame>(frame: &mut F, ip: &Headers<Self>) -> Option<()> {
         Self::write_address(frame, ip.l3, Side::Source, ip.destination)?;
-        Self::write_address(frame, ip.l3, Side::Destination, ip.source)?;
-        frame.modify::<4>(ip.l3 + 8, |header| {
-            let old = u16::from_ne_bytes([header[0], header[1]]);
-            header[0] = HOP_LIMIT;
-            let delta = Delta::word(old, u16::from_ne_bytes([header[0], header[1]]));
-            [header[2], header[3]] = delta.apply(u16::from_ne_bytes([header[2], header[3]])).to_ne_bytes();
-        })
+        // The same addresses in another order: the sum over them stays.
+        Self::rewrite(frame, ip.l3, (Side::Destination, ip.source), HOP_LIMIT, Delta::NONE)
     }
 }
 
@@ -351,7 +344,6 @@ impl Messages for Ipv6 {
     #[inline(always)]
     fn turn<F: Frame>(frame: &mut F, ip: &Headers<Self>) -> Option<()> {
         Self::write_address(frame, ip.l3, Side::Source, ip.destination)?;
-        Self::write_address(frame, ip.l3, Side::Destination, ip.source)?;
-        frame.write(ip.l3 + 7, [HOP_LIMIT])
+        Self::rewrite(frame, ip.l3, (Side::Destination, ip.source), HOP_LIMIT, Delta::NONE)
     }
 }

@@ -18,7 +18,7 @@ use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 
-use crate::frame::{Frame, MAX_OFFSET};
+use crate::frame::{Fields, FieldsMut, Frame, MAX_OFFSET};
 use crate::pipeline;
 use crate::tables::{Route, RouteQuery, Tables};
 use crate::verdict::Verdict;
@@ -32,7 +32,29 @@ pub struct MemoryFrame {
     pub ingress: u32,
 }
 
+impl<const N: usize> Fields<N> for &[u8; N] {
+    fn get<const AT: usize, const M: usize>(&self) -> [u8; M] {
+        (**self).get::<AT, M>()
+    }
+}
+
+impl<const N: usize> Fields<N> for &mut [u8; N] {
+    fn get<const AT: usize, const M: usize>(&self) -> [u8; M] {
+        (**self).get::<AT, M>()
+    }
+}
+
+impl<const N: usize> FieldsMut<N> for &mut [u8; N] {
+    fn set<const AT: usize, const M: usize>(&mut self, bytes: [u8; M]) {
+        const { assert!(AT + M <= N) };
+        self[AT..AT + M].copy_from_slice(&bytes);
+    }
+}
+
 impl Frame for MemoryFrame {
+    type Fields<'a, const N: usize> = &'a [u8; N];
+    type FieldsMut<'a, const N: usize> = &'a mut [u8; N];
+
     fn length(&self) -> usize {
         self.bytes.len()
     }
@@ -41,19 +63,18 @@ impl Frame for MemoryFrame {
         self.ingress
     }
 
-    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+    fn fields<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
         if at > MAX_OFFSET {
             return None;
         }
-        self.bytes.get(at..at + N)?.first_chunk().copied()
+        self.bytes.get(at..at + N)?.first_chunk()
     }
 
-    fn modify<const N: usize>(&mut self, at: usize, change: impl FnOnce(&mut [u8; N])) -> Option<()> {
+    fn fields_mut<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
         if at > MAX_OFFSET {
             return None;
         }
-        change(self.bytes.get_mut(at..at + N)?.first_chunk_mut()?);
-        Some(())
+        self.bytes.get_mut(at..at + N)?.first_chunk_mut()
     }
 
     fn move_front(&mut self, by: i32) -> Option<()> {

@@ -9,7 +9,7 @@ use lb_common::fragment::Ports;
 use lb_common::reason::Reason;
 
 use crate::family::{Family, Ipv4, Ipv6};
-use crate::frame::Frame;
+use crate::frame::{Fields, Frame};
 use crate::link;
 use crate::tcp::Segment;
 use crate::verdict::{Stage, Step, Verdict};
@@ -109,20 +109,20 @@ impl Plain for Ipv4 {
     #[inline(always)]
     fn plain<F: Frame>(frame: &F) -> Step<Headers<Self>> {
         let l3 = link::HEADER;
-        let Some(header) = frame.read::<20>(l3) else { return Err(Verdict::Defer(Stage::Slow)) };
-        let fragment = u16::from_be_bytes([header[6], header[7]]);
-        let length = u16::from_be_bytes([header[2], header[3]]);
-        if header[0] != 0x45
+        let Some(header) = frame.fields::<20>(l3) else { return Err(Verdict::Defer(Stage::Slow)) };
+        let fragment = u16::from_be_bytes(header.get::<6, 2>());
+        let length = u16::from_be_bytes(header.get::<2, 2>());
+        if header.get::<0, 1>() != [0x45]
             || fragment & MORE_FRAGMENTS_OR_OFFSET != 0
             || l3 + length as usize > frame.length()
         {
             return Err(Verdict::Defer(Stage::Slow));
         }
         Ok(Headers {
-            source: Be32::from_wire([header[12], header[13], header[14], header[15]]),
-            destination: Be32::from_wire([header[16], header[17], header[18], header[19]]),
-            protocol: Protocol(header[9]),
-            hop_limit: header[8],
+            source: Be32::from_wire(header.get::<12, 4>()),
+            destination: Be32::from_wire(header.get::<16, 4>()),
+            protocol: Protocol(header.get::<9, 1>()[0]),
+            hop_limit: header.get::<8, 1>()[0],
             dont_fragment: fragment & DONT_FRAGMENT != 0,
             l3,
             l4: l3 + 20,
@@ -137,17 +137,18 @@ impl Plain for Ipv4 {
         let Some(header) = frame.read::<20>(l3) else {
             return Err(Broken { destination: None, reason: Reason::DropTruncated });
         };
-        let destination = Be32::from_wire([header[16], header[17], header[18], header[19]]);
+        let destination = Be32::from_wire(header.get::<16, 4>());
         let broken = |reason| Broken { destination: Some(destination), reason };
-        let length = u16::from_be_bytes([header[2], header[3]]);
-        let header_length = (header[0] & 0xf) as usize * 4;
-        if header[0] >> 4 != 4 || header_length < 20 || header_length > length as usize {
+        let length = u16::from_be_bytes(header.get::<2, 2>());
+        let [version] = header.get::<0, 1>();
+        let header_length = (version & 0xf) as usize * 4;
+        if version >> 4 != 4 || header_length < 20 || header_length > length as usize {
             return Err(broken(Reason::DropMalformed));
         }
         if l3 + length as usize > frame.length() {
             return Err(broken(Reason::DropTruncated));
         }
-        let offset = u16::from_be_bytes([header[6], header[7]]);
+        let offset = u16::from_be_bytes(header.get::<6, 2>());
         let part = if offset & MORE_FRAGMENTS_OR_OFFSET == 0 {
             Part::WHOLE
         } else if offset & FRAGMENT_OFFSET == 0 {
@@ -156,16 +157,16 @@ impl Plain for Ipv4 {
             Part::LATER
         };
         Ok(Headers {
-            source: Be32::from_wire([header[12], header[13], header[14], header[15]]),
+            source: Be32::from_wire(header.get::<12, 4>()),
             destination,
-            protocol: Protocol(header[9]),
-            hop_limit: header[8],
+            protocol: Protocol(header.get::<9, 1>()[0]),
+            hop_limit: header.get::<8, 1>()[0],
             dont_fragment: offset & DONT_FRAGMENT != 0,
             l3,
             l4: frame.forget(l3 + header_length),
             length,
             part: part.forgotten(frame),
-            identification: u16::from_ne_bytes([header[4], header[5]]) as u32,
+            identification: u16::from_ne_bytes(header.get::<4, 2>()) as u32,
         })
     }
 }
@@ -174,9 +175,12 @@ impl Plain for Ipv6 {
     #[inline(always)]
     fn plain<F: Frame>(frame: &F) -> Step<Headers<Self>> {
         let l3 = link::HEADER;
-        let Some(header) = frame.read::<40>(l3) else { return Err(Verdict::Defer(Stage::Slow)) };
-        let payload = u16::from_be_bytes([header[4], header[5]]);
-        if header[0] >> 4 != 6 || l3 + 40 + payload as usize > frame.length() || payload > u16::MAX - 40 {
+        let Some(header) = frame.fields::<40>(l3) else { return Err(Verdict::Defer(Stage::Slow)) };
+        let payload = u16::from_be_bytes(header.get::<4, 2>());
+        if header.get::<0, 1>()[0] >> 4 != 6
+            || l3 + 40 + payload as usize > frame.length()
+            || payload > u16::MAX - 40
+        {
             return Err(Verdict::Defer(Stage::Slow));
         }
         Ok(fixed_header(&header, l3, payload))
@@ -187,9 +191,9 @@ impl Plain for Ipv6 {
         let Some(header) = frame.read::<40>(l3) else {
             return Err(Broken { destination: None, reason: Reason::DropTruncated });
         };
-        let payload = u16::from_be_bytes([header[4], header[5]]);
+        let payload = u16::from_be_bytes(header.get::<4, 2>());
         // A payload length of 0 announces a jumbogram (RFC 2675), which no link here carries.
-        let malformed = header[0] >> 4 != 6 || payload == 0 || payload > u16::MAX - 40;
+        let malformed = header.get::<0, 1>()[0] >> 4 != 6 || payload == 0 || payload > u16::MAX - 40;
         let mut headers = fixed_header(&header, l3, payload);
         let broken = |reason| Broken { destination: Some(headers.destination), reason };
         if malformed {
@@ -215,17 +219,12 @@ impl Plain for Ipv6 {
 }
 
 #[inline(always)]
-fn fixed_header(header: &[u8; 40], l3: usize, payload: u16) -> Headers<Ipv6> {
-    let address = |at: usize| {
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&header[at..at + 16]);
-        Address::from_wire(bytes)
-    };
+fn fixed_header(header: &impl Fields<40>, l3: usize, payload: u16) -> Headers<Ipv6> {
     Headers {
-        source: address(8),
-        destination: address(24),
-        protocol: Protocol(header[6]),
-        hop_limit: header[7],
+        source: Address::from_wire(header.get::<8, 16>()),
+        destination: Address::from_wire(header.get::<24, 16>()),
+        protocol: Protocol(header.get::<6, 1>()[0]),
+        hop_limit: header.get::<7, 1>()[0],
         dont_fragment: true,
         l3,
         l4: l3 + 40,
@@ -296,28 +295,28 @@ impl<A: Family> Packet<A> {
     pub fn read<F: Frame>(frame: &F, ip: Headers<A>) -> Option<Self> {
         let room = (ip.l3 + ip.length as usize).wrapping_sub(ip.l4);
         if ip.protocol == Protocol::TCP {
-            let header = frame.read::<TCP_HEADER>(ip.l4)?;
+            let header = frame.fields::<TCP_HEADER>(ip.l4)?;
             (room >= TCP_HEADER).then_some(Self {
                 ip,
-                source_port: Be16::from_wire([header[0], header[1]]),
-                destination_port: Be16::from_wire([header[2], header[3]]),
+                source_port: Be16::from_wire(header.get::<0, 2>()),
+                destination_port: Be16::from_wire(header.get::<2, 2>()),
                 segment: Segment {
-                    flags: header[13],
-                    sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
-                    acknowledgement: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
+                    flags: header.get::<13, 1>()[0],
+                    sequence: u32::from_be_bytes(header.get::<4, 4>()),
+                    acknowledgement: u32::from_be_bytes(header.get::<8, 4>()),
                 },
                 has_transport: true,
                 unchecked: false,
             })
         } else {
-            let header = frame.read::<UDP_HEADER>(ip.l4)?;
+            let header = frame.fields::<UDP_HEADER>(ip.l4)?;
             (room >= UDP_HEADER).then_some(Self {
                 ip,
-                source_port: Be16::from_wire([header[0], header[1]]),
-                destination_port: Be16::from_wire([header[2], header[3]]),
+                source_port: Be16::from_wire(header.get::<0, 2>()),
+                destination_port: Be16::from_wire(header.get::<2, 2>()),
                 segment: Segment::NONE,
                 has_transport: true,
-                unchecked: header[6] == 0 && header[7] == 0,
+                unchecked: header.get::<6, 2>() == [0, 0],
             })
         }
     }

@@ -5,7 +5,7 @@ use lb_common::backend::Backend;
 use lb_common::checksum::Delta;
 
 use crate::family::{Family, Side};
-use crate::frame::Frame;
+use crate::frame::{Fields, FieldsMut, Frame};
 use crate::parse::{Headers, Packet};
 use crate::verdict::{Step, Verdict};
 
@@ -67,34 +67,30 @@ impl<A: Family> Translation<A> {
     /// Rewrites the IP header.
     #[inline(always)]
     pub fn apply_ip<F: Frame>(&self, frame: &mut F, ip: &Headers<A>, by: Forwarder) -> Option<()> {
-        A::write_address(frame, ip.l3, self.side, self.address)?;
         let hop_limit = match by {
             Forwarder::Here => ip.hop_limit.wrapping_sub(1),
             Forwarder::Kernel => ip.hop_limit,
         };
-        A::write_hop_limit(frame, ip.l3, hop_limit, self.address_delta)
+        A::rewrite(frame, ip.l3, (self.side, self.address), hop_limit, self.address_delta)
     }
 
     #[inline(always)]
     fn apply_transport<F: Frame>(&self, frame: &mut F, packet: &Packet<A>) -> Option<()> {
         let l4 = packet.ip.l4;
         if packet.ip.protocol == Protocol::TCP {
-            frame.modify::<20>(l4, |header| {
-                write_port(header, self.side, self.port);
-                let field = u16::from_ne_bytes([header[TCP_CHECKSUM], header[TCP_CHECKSUM + 1]]);
-                [header[TCP_CHECKSUM], header[TCP_CHECKSUM + 1]] =
-                    self.endpoint_delta.apply(field).to_ne_bytes();
-            })
+            let mut header = frame.fields_mut::<20>(l4)?;
+            write_port(&mut header, self.side, self.port);
+            let field = u16::from_ne_bytes(header.get::<TCP_CHECKSUM, 2>());
+            header.set::<TCP_CHECKSUM, 2>(self.endpoint_delta.apply(field).to_ne_bytes());
         } else {
-            frame.modify::<8>(l4, |header| {
-                write_port(header, self.side, self.port);
-                if !packet.unchecked {
-                    let field = u16::from_ne_bytes([header[UDP_CHECKSUM], header[UDP_CHECKSUM + 1]]);
-                    [header[UDP_CHECKSUM], header[UDP_CHECKSUM + 1]] =
-                        self.endpoint_delta.apply_udp(field).to_ne_bytes();
-                }
-            })
+            let mut header = frame.fields_mut::<8>(l4)?;
+            write_port(&mut header, self.side, self.port);
+            if !packet.unchecked {
+                let field = u16::from_ne_bytes(header.get::<UDP_CHECKSUM, 2>());
+                header.set::<UDP_CHECKSUM, 2>(self.endpoint_delta.apply_udp(field).to_ne_bytes());
+            }
         }
+        Some(())
     }
 }
 
@@ -108,12 +104,11 @@ pub enum Forwarder {
 }
 
 #[inline(always)]
-fn write_port<const N: usize>(header: &mut [u8; N], side: Side, port: Be16) {
-    let at = match side {
-        Side::Source => 0,
-        Side::Destination => 2,
-    };
-    [header[at], header[at + 1]] = port.to_wire();
+fn write_port<const N: usize>(header: &mut impl FieldsMut<N>, side: Side, port: Be16) {
+    match side {
+        Side::Source => header.set::<0, 2>(port.to_wire()),
+        Side::Destination => header.set::<2, 2>(port.to_wire()),
+    }
 }
 
 #[cfg(test)]

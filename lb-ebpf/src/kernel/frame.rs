@@ -1,11 +1,12 @@
 //! A frame in the driver's buffer. The one place where packet memory is touched.
 
 use core::arch::asm;
+use core::marker::PhantomData;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
-use lb_ebpf::frame::{Frame, MAX_OFFSET};
+use lb_ebpf::frame::{Fields, FieldsMut, Frame, MAX_OFFSET};
 
 /// The frame of a program.
 pub(super) struct XdpFrame<'a>(pub(super) &'a XdpContext);
@@ -102,7 +103,37 @@ unsafe fn store<const N: usize>(to: *mut u8, bytes: [u8; N]) {
     }
 }
 
+/// `N` bytes proven to lie within the frame, as long as it does not move.
+pub(super) struct XdpFields<'a, const N: usize>(*mut u8, PhantomData<&'a mut [u8; N]>);
+
+impl<const N: usize> Fields<N> for XdpFields<'_, N> {
+    #[inline(always)]
+    fn get<const AT: usize, const M: usize>(&self) -> [u8; M] {
+        const { assert!(AT + M <= N) };
+        // SAFETY: within the frame.
+        unsafe { load(self.0.add(AT)) }
+    }
+}
+
+impl<const N: usize> FieldsMut<N> for XdpFields<'_, N> {
+    #[inline(always)]
+    fn set<const AT: usize, const M: usize>(&mut self, bytes: [u8; M]) {
+        const { assert!(AT + M <= N) };
+        // SAFETY: within the frame, and ours alone: the driver does not touch it until we return.
+        unsafe { store(self.0.add(AT), bytes) }
+    }
+}
+
 impl Frame for XdpFrame<'_> {
+    type Fields<'a, const N: usize>
+        = XdpFields<'a, N>
+    where
+        Self: 'a;
+    type FieldsMut<'a, const N: usize>
+        = XdpFields<'a, N>
+    where
+        Self: 'a;
+
     #[inline(always)]
     fn length(&self) -> usize {
         // As a whole word: the verifier refuses half-word arithmetic on addresses, which the caller's cast would allow.
@@ -115,21 +146,13 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        let place = self.check::<N>(at)?;
-        // SAFETY: within the frame.
-        Some(unsafe { load(place) })
+    fn fields<const N: usize>(&self, at: usize) -> Option<XdpFields<'_, N>> {
+        Some(XdpFields(self.check::<N>(at)?, PhantomData))
     }
 
     #[inline(always)]
-    fn modify<const N: usize>(&mut self, at: usize, change: impl FnOnce(&mut [u8; N])) -> Option<()> {
-        let place = self.check::<N>(at)?;
-        // SAFETY: within the frame, and ours alone: the driver does not touch it until we return.
-        let mut bytes = unsafe { load(place) };
-        change(&mut bytes);
-        // SAFETY: as above.
-        unsafe { store(place, bytes) };
-        Some(())
+    fn fields_mut<const N: usize>(&mut self, at: usize) -> Option<XdpFields<'_, N>> {
+        Some(XdpFields(self.check::<N>(at)?, PhantomData))
     }
 
     #[inline(always)]
