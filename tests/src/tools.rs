@@ -1,4 +1,4 @@
-//! Real programs that the suites use beside our own: nginx, iperf3.
+//! Real programs that the suites use beside our own: nginx, iperf3, haproxy.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +15,10 @@ use crate::wait;
 
 /// How long a program may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where distributions that have nginx's TCP proxy as a module put it.
+const STREAM_MODULES: [&str; 2] =
+    ["/usr/lib/nginx/modules/ngx_stream_module.so", "/usr/lib64/nginx/modules/ngx_stream_module.so"];
 
 /// A real server program on a backend; dropping it ends it and removes its files.
 #[derive(Debug)]
@@ -35,7 +39,7 @@ impl RealServer {
         std::fs::write(&config, nginx_config(&host.name, port, &directory.display().to_string()))?;
         let mut command = host.namespace.command("nginx");
         command.arg("-p").arg(&directory).arg("-c").arg(&config).arg("-e").arg("stderr");
-        Self::started(host, command, directory, port)
+        Self::started(&host.namespace, command, directory, port)
     }
 
     /// Starts an iperf3 server, which takes one client at a time, over TCP and UDP.
@@ -46,19 +50,61 @@ impl RealServer {
         let directory = fresh_directory("iperf3")?;
         let mut command = host.namespace.command("iperf3");
         command.args(["--server", "--port", &port.to_string()]);
-        Self::started(host, command, directory, port)
+        Self::started(&host.namespace, command, directory, port)
     }
 
-    fn started(host: &Host, command: Command, directory: PathBuf, port: u16) -> Result<Self> {
+    /// Starts HAProxy in TCP mode, from the address `front` to the backends in turn.
+    ///
+    /// # Errors
+    /// When it is not installed or the port is taken.
+    pub fn haproxy(namespace: &Namespace, front: SocketAddr, backends: &[SocketAddr]) -> Result<Self> {
+        let directory = fresh_directory("haproxy")?;
+        let mut text = format!(
+            "global\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  \
+             timeout server 60s\nlisten bench\n  bind {front}\n  balance roundrobin\n"
+        );
+        for (number, backend) in backends.iter().enumerate() {
+            text += &format!("  server b{number} {backend}\n");
+        }
+        let config = directory.join("haproxy.cfg");
+        std::fs::write(&config, text)?;
+        let mut command = namespace.command("haproxy");
+        command.arg("-db").arg("-f").arg(&config);
+        Self::started(namespace, command, directory, front.port())
+    }
+
+    /// Starts nginx as a TCP proxy, from the address `front` to the backends in turn.
+    ///
+    /// # Errors
+    /// When it or its `stream` module is not installed, or the port is taken.
+    pub fn nginx_stream(namespace: &Namespace, front: SocketAddr, backends: &[SocketAddr]) -> Result<Self> {
+        let directory = fresh_directory("stream")?;
+        let module = STREAM_MODULES.iter().find(|path| std::path::Path::new(path).is_file());
+        let load = module.map_or(String::new(), |path| format!("load_module {path};\n"));
+        let servers: String = backends.iter().map(|backend| format!("server {backend}; ")).collect();
+        let text = format!(
+            "{load}daemon off;\nworker_processes auto;\npid {}/pid;\nerror_log stderr;\n\
+             events {{ worker_connections 8192; }}\n\
+             stream {{\n  upstream b {{ {servers}}}\n  server {{ listen {front} backlog=4096; proxy_pass b; }}\n}}\n",
+            directory.display()
+        );
+        let config = directory.join("nginx.conf");
+        std::fs::write(&config, text)?;
+        let mut command = namespace.command("nginx");
+        command.arg("-p").arg(&directory).arg("-c").arg(&config).arg("-e").arg("stderr");
+        Self::started(namespace, command, directory, front.port())
+    }
+
+    fn started(namespace: &Namespace, command: Command, directory: PathBuf, port: u16) -> Result<Self> {
         let log = directory.join("log");
         let process = Process::spawn(command, &log)?;
         let mut server = Self { process, directory };
-        let what = format!("port {port} of {} is open", host.name);
+        let what = format!("port {port} of {} is open", namespace.name());
         wait::until(START_TIMEOUT, &what, || {
             if let Some(status) = server.process.ended()? {
                 anyhow::bail!("the server ended ({status}): {}", server.process.log_tail());
             }
-            Ok(is_listening(&host.namespace, port)?.then_some(()))
+            Ok(is_listening(namespace, port)?.then_some(()))
         })?;
         Ok(server)
     }

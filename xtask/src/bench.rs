@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::artifacts;
 use crate::bpf;
+use crate::build;
+use crate::packages;
 use crate::process;
 use crate::setup::{self, Need};
 use crate::workspace;
@@ -20,6 +22,9 @@ pub(crate) struct Arguments {
     /// Fewer rounds: to see that it runs, not to quote
     #[arg(long)]
     quick: bool,
+    /// Measure whole requests instead, beside nftables, HAProxy and nginx
+    #[arg(long, conflicts_with = "json")]
+    peers: bool,
 }
 
 /// Runs the verb: this process becomes the bench.
@@ -28,9 +33,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     bpf::build(&ready.bpf)?;
     let bench = artifacts::release_binary("lb-tests", "lb-bench")?;
     let objects = workspace::bpf_objects();
-    let mut command = process::as_root(&bench, &process::passed_on(&[("LB_BPF_DIR", objects.as_os_str())]))?;
+    let mut variables = vec![("LB_BPF_DIR", objects.into_os_string())];
+    if arguments.peers {
+        packages::ensure_peers()?;
+        variables.push(("LB_AGENT", build::agent()?.into()));
+    }
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_os_str())).collect();
+    let mut command = process::as_root(&bench, &process::passed_on(&variables))?;
     if let Some(file) = &arguments.json {
         command.arg("--json").arg(file);
+    }
+    if arguments.peers {
+        command.arg("--peers");
     }
     if arguments.quick {
         command.arg("--quick");

@@ -5,15 +5,15 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lb_common::backend::Backend;
+use lb_common::backend::{Backend, Standing};
 use lb_common::counters::Outcomes;
 use lb_common::directory::{self, HALVES, Kind, Listing};
 use lb_common::flow::{Bucket, Bucket4, Bucket6, Data, Key, State};
 use lb_common::hash::{mix, scale};
 use lb_common::reason::{Event, Reason};
-use lb_common::service::{Index, OnNoBackend, Service, Table};
+use lb_common::service::{Index, OnNoBackend, Options, Service, Table};
 use lb_common::settings::Settings;
-use lb_common::slot::{self, SLOTS_PER_LINE, SlotLine};
+use lb_common::slot::{self, Owners, PAIRS_PER_LINE, SLOTS_PER_LINE, SlotLine};
 use lb_common::{ABI_VERSION, Address, Be16, Be32, Protocol, maps};
 use lb_ebpf::family::{Family as _, Ipv4, Ipv6};
 
@@ -37,6 +37,32 @@ const FLOW_KEY: u64 = 0x9e37_79b9_7f4a_7c15;
 /// How long the kernel's clock is watched to learn its rate.
 const CLOCK_WATCHED: Duration = Duration::from_millis(200);
 
+/// How the services balance; can be changed between packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Setting {
+    /// Every flow is remembered, new ones go by their hash.
+    #[default]
+    Maglev,
+    /// The same, tracked by exception; no slot has changed hands.
+    Exceptions,
+    /// Every flow is remembered, new ones go to the less loaded of two backends.
+    LeastConnections,
+}
+
+impl Setting {
+    const fn index(self) -> Index {
+        match self {
+            Self::Maglev | Self::Exceptions => Index::Flow,
+            Self::LeastConnections => Index::LeastConnections,
+        }
+    }
+
+    fn options(self) -> Options {
+        let none = Options::default();
+        if self == Self::Exceptions { none.with(Options::EXCEPTIONS) } else { none }
+    }
+}
+
 /// The loaded object and those of its rows that the bench reads.
 pub(super) struct Balancer {
     object: Object,
@@ -44,6 +70,8 @@ pub(super) struct Balancer {
     flows4: Mapping<Bucket4>,
     flows6: Mapping<Bucket6>,
     slots: Mapping<SlotLine>,
+    services: Mapping<Service>,
+    backends: Mapping<Backend>,
 }
 
 /// Counters of the data plane at one moment, all CPUs together.
@@ -98,6 +126,8 @@ impl Balancer {
                 flows4: object.rows(maps::FLOWS4, maps::flow_buckets(FLOWS))?,
                 flows6: object.rows(maps::FLOWS6, maps::flow_buckets(FLOWS))?,
                 slots: object.rows(maps::SLOTS, maps::slot_lines(SERVICES, TABLE_SIZE))?,
+                services: object.rows(maps::SERVICES, SERVICES)?,
+                backends: object.rows(maps::BACKENDS, BACKEND_ROWS)?,
                 object,
             }
         };
@@ -114,10 +144,8 @@ impl Balancer {
     /// One service of each family with its backends; settings last.
     fn write_tables(&mut self) -> Result<()> {
         // SAFETY: as in `load`.
-        let (mut services, mut backends, mut half, mut settings) = unsafe {
+        let (mut half, mut settings) = unsafe {
             (
-                self.object.rows::<Service>(maps::SERVICES, SERVICES)?,
-                self.object.rows::<Backend>(maps::BACKENDS, BACKEND_ROWS)?,
                 self.object.rows::<directory::Bucket>(maps::DIRECTORY, directory_mask() + 1)?,
                 self.object.rows::<Settings>(maps::SETTINGS, 1)?,
             )
@@ -125,14 +153,14 @@ impl Balancer {
         let mut listings = Vec::new();
         for family in Family::ALL {
             let (id, vip) = (service_id(family), (Address::from(family.vip()), Be16::new(SERVICE_PORT)));
-            services.write(id.into(), service(id, vip))?;
+            self.services.write(id.into(), service(id, vip))?;
             listings.push(listing(vip, Protocol::TCP, Kind::Service, id));
             listings.push(listing((vip.0, Be16(0)), Protocol(0), Kind::Vip, id));
             for number in 0..BACKENDS {
                 let row = first_backend(family) + number;
                 let address = Address::from(following(family.first_backend(), number.into()));
                 let endpoint = (address, Be16::new(BACKEND_PORT));
-                backends.write(row.into(), Backend::new(id, vip, endpoint, Protocol::TCP))?;
+                self.backends.write(row.into(), Backend::new(id, vip, endpoint, Protocol::TCP))?;
                 listings.push(listing(endpoint, Protocol::TCP, Kind::Backend, row));
                 listings.push(listing((address, Be16(0)), Protocol::TCP, Kind::Host, row));
             }
@@ -154,11 +182,35 @@ impl Balancer {
             let mut row = SlotLine::default();
             for (place, backend) in row.backends.iter_mut().enumerate() {
                 let slot = u64::from(line * SLOTS_PER_LINE) + place as u64;
-                *backend = first_backend(family) + scale(mix(slot, SLOT_SEED), BACKENDS.into()) as u16;
+                *backend = owner(family, slot);
+            }
+            self.slots.write((first_line + line) as usize, row)?;
+        }
+        let first_line = pairs_line(family);
+        for line in 0..slot::lines(2 * TABLE_SIZE) {
+            let mut row = SlotLine::default();
+            for (place, pair) in row.backends.chunks_exact_mut(2).enumerate() {
+                let slot = u64::from(line * PAIRS_PER_LINE) + place as u64;
+                pair.copy_from_slice(&Owners::clean(owner(family, slot)).to_elements());
             }
             self.slots.write((first_line + line) as usize, row)?;
         }
         Ok(())
+    }
+
+    /// Changes how the services balance, as the agent does: by words of their rows and of their backends'.
+    pub(super) fn set(&self, setting: Setting) {
+        for family in Family::ALL {
+            let row = &self.services[usize::from(service_id(family))];
+            let line = if setting == Setting::Exceptions { pairs_line(family) } else { table_line(family) };
+            row.options.store(setting.options().0);
+            row.table.store(Table::new(line, TABLE_SIZE, setting.index(), OnNoBackend::Reset).0);
+            for number in 0..BACKENDS {
+                let state = &self.backends[usize::from(first_backend(family) + number)].state;
+                let by_exception = setting == Setting::Exceptions;
+                state.store(Standing { by_exception, ..Standing::from_word(state.load()) }.to_word());
+            }
+        }
     }
 
     /// Jiffies a second, read through the object's own program.
@@ -228,6 +280,19 @@ const fn table_line(family: Family) -> u32 {
         Family::V4 => 0,
         Family::V6 => slot::lines(TABLE_SIZE),
     }
+}
+
+/// First line of a family's table of slots with their former owners: as many slots, so that each has the same owner.
+const fn pairs_line(family: Family) -> u32 {
+    2 * slot::lines(TABLE_SIZE)
+        + match family {
+            Family::V4 => 0,
+            Family::V6 => slot::lines(2 * TABLE_SIZE),
+        }
+}
+
+fn owner(family: Family, slot: u64) -> u16 {
+    first_backend(family) + scale(mix(slot, SLOT_SEED), BACKENDS.into()) as u16
 }
 
 const fn directory_mask() -> u32 {

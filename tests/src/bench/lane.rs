@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lb_common::reason::Reason;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::balancer::Balancer;
+use super::balancer::{Balancer, Setting};
 use super::report::Case;
 use super::source::{Feed, Source};
 use super::traffic::{Path, Traffic};
@@ -97,6 +97,8 @@ impl Expected {
 pub(super) struct Lane {
     /// None for the empty program, whose time is taken off the others'.
     pub(super) case: Option<Case>,
+    /// How the services balance meanwhile.
+    pub(super) setting: Setting,
     traffic: Traffic,
     expected: Expected,
     source: Source,
@@ -116,7 +118,13 @@ impl Lane {
         expected: Expected,
     ) -> Result<Self> {
         let source = Source::new(bench.feed(&traffic), &traffic, under_test)?;
-        Ok(Self { case, traffic, expected, source, rounds: Vec::new(), saw: String::new() })
+        let setting = Setting::default();
+        Ok(Self { case, setting, traffic, expected, source, rounds: Vec::new(), saw: String::new() })
+    }
+
+    /// The same lane with services that balance otherwise.
+    pub(super) fn with(self, setting: Setting) -> Self {
+        Self { setting, ..self }
     }
 
     /// Whether two lanes have the same source but for what it writes: then it costs the same.
@@ -130,6 +138,7 @@ impl Lane {
     /// # Errors
     /// Where any of the timed ones was not counted under the expected reason.
     pub(super) fn round(&mut self, bench: &mut Bench, settle: u32, packets: u32) -> Result<()> {
+        bench.balancer.set(self.setting);
         bench.run(&self.source, &self.traffic, settle)?;
         let before = bench.balancer.counters();
         let run = bench.run(&self.source, &self.traffic, packets)?;
@@ -153,7 +162,9 @@ impl Lane {
     /// # Errors
     /// Where one of them met anything but what is expected.
     pub(super) fn sample(&mut self, bench: &mut Bench) -> Result<()> {
+        bench.balancer.set(self.setting);
         let mut seen = BTreeMap::<u32, u32>::new();
+        let before = bench.balancer.counters();
         for sample in 0..SAMPLES {
             let run = bench.run_from(sample, &self.source, &self.traffic, 1)?;
             *seen.entry(run.verdict).or_default() += 1;
@@ -163,7 +174,9 @@ impl Lane {
             .map(|(&answer, count)| format!("{} {count}/{SAMPLES}", verdict::name(answer)))
             .collect();
         self.saw = counts.join(", ");
-        seen.keys().try_for_each(|&answer| self.check(answer))
+        let counted = || bench.balancer.counters().reasons_since(&before);
+        seen.keys()
+            .try_for_each(|&answer| self.check(answer).with_context(|| format!("packets met: {}", counted())))
     }
 
     fn check(&self, verdict: u32) -> Result<()> {
@@ -179,7 +192,8 @@ impl Lane {
 
     /// For messages.
     fn name(&self) -> String {
+        let setting = self.setting;
         let case = self.case.map_or("empty program", Case::name);
-        format!("{case}, IPv{}", self.traffic.family.number())
+        format!("{case} ({setting:?}), IPv{}", self.traffic.family.number())
     }
 }

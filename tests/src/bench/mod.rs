@@ -8,6 +8,7 @@
 //! traffic, source                the packets, and the program that writes them
 //! establish, lane, group         flows set up, programs timed in turn
 //! statistics, report, machine    figures, rows, where they come from
+//! peers                          whole requests, beside other balancers
 //! ```
 
 mod asm;
@@ -17,6 +18,7 @@ mod group;
 mod lane;
 mod machine;
 mod network;
+mod peers;
 mod reference;
 mod report;
 mod source;
@@ -28,7 +30,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::interrupt;
-use balancer::Balancer;
+use balancer::{Balancer, Setting};
 use group::{Group, Tables};
 use lane::Bench;
 use reference::LruTable;
@@ -45,6 +47,9 @@ pub struct Options {
     /// Fewer rounds: to see that it runs, not to quote
     #[arg(long)]
     pub quick: bool,
+    /// Measure whole requests instead, beside nftables, HAProxy and nginx
+    #[arg(long, conflicts_with = "json")]
+    pub peers: bool,
 }
 
 /// Rounds of each lane: odd, so that the median is one of them.
@@ -59,6 +64,9 @@ const FLOWS: [u32; 3] = [1, 10_000, balancer::FLOWS];
 /// Without root, when the kernel refuses a program, when packets meet anything but what they should, or on Ctrl-C.
 pub fn run(options: &Options) -> Result<()> {
     interrupt::install();
+    if options.peers {
+        return peers::run(options.quick);
+    }
     let namespace = network::build()?;
     let rows = namespace.run(|| measure(options))?;
     println!("\n{}", report::table(&rows));
@@ -78,6 +86,17 @@ fn measure(options: &Options) -> Result<Vec<Row>> {
     let mut groups = Vec::new();
     for family in Family::ALL {
         groups.extend(measure_family(family, rounds)?);
+    }
+    for group in &groups {
+        let new_flow = |setting| group.net_with(Case::NewFlow, setting);
+        if let Some((least, maglev)) = new_flow(Setting::LeastConnections).zip(new_flow(Setting::Maglev)) {
+            println!(
+                "IPv{}, {} flows: a new flow by least-connections costs {:.2} of one by maglev",
+                group.family.number(),
+                group.flows,
+                ratio(least, maglev)
+            );
+        }
     }
     Ok(rows(&groups))
 }
@@ -116,6 +135,7 @@ fn rows(groups: &[Group]) -> Vec<Row> {
             let net = Figure::of(lane.net.iter().copied());
             rows.push(Row {
                 case: lane.case,
+                setting: lane.setting,
                 family: group.family.number(),
                 flows: group.flows,
                 net,
@@ -138,6 +158,7 @@ fn insertion_row(groups: &[Group], net: Figure) -> Option<Row> {
     let against = |case| group.net_of(case).map(|reference| ratio(&lane.net, reference));
     Some(Row {
         case: Case::LruInsert,
+        setting: Setting::default(),
         family: group.family.number(),
         flows: group.flows,
         net,

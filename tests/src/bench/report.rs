@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use serde::{Serialize, Serializer};
 
+use super::balancer::Setting;
 use super::statistics::Figure;
 
 /// What is measured. The names are a contract.
@@ -52,10 +53,39 @@ impl Serialize for Case {
     }
 }
 
+impl Setting {
+    /// As `strategy` of a service.
+    const fn strategy(self) -> &'static str {
+        match self {
+            Self::Maglev | Self::Exceptions => "maglev",
+            Self::LeastConnections => "least-connections",
+        }
+    }
+
+    /// As `track` of a service.
+    const fn track(self) -> &'static str {
+        match self {
+            Self::Maglev | Self::LeastConnections => "full",
+            Self::Exceptions => "exceptions",
+        }
+    }
+
+    /// What the table says behind the case.
+    const fn remark(self) -> &'static str {
+        match self {
+            Self::Maglev => "",
+            Self::Exceptions => ", by exception",
+            Self::LeastConnections => ", least-connections",
+        }
+    }
+}
+
 /// One figure.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) case: Case,
+    /// How the services balanced.
+    pub(super) setting: Setting,
     pub(super) family: u8,
     pub(super) flows: u32,
     /// Nanoseconds per packet, the empty program's taken off.
@@ -89,9 +119,9 @@ impl From<&Row> for JsonRow {
             case: row.case,
             family: row.family,
             flows: row.flows,
-            strategy: ours("maglev"),
+            strategy: ours(row.setting.strategy()),
             mode: ours("dnat"),
-            track: ours("full"),
+            track: ours(row.setting.track()),
             net_ns: rounded(row.net.median, 10.0),
             ratio_lru: row.ratio_lru.map(|ratio| rounded(ratio, 1000.0)),
             ratio_floor: row.ratio_floor.map(|ratio| rounded(ratio, 1000.0)),
@@ -112,8 +142,8 @@ pub(super) fn json(rows: &[Row]) -> Result<String> {
 /// The rows as a table, in Markdown, so that it can be pasted into `docs/benchmarks.md`.
 pub(super) fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| case       | IPv |   flows | net ns | 10 % .. 90 %   | of lru | of floor | saw |\n\
-         |------------|----:|--------:|-------:|----------------|-------:|---------:|-----|\n",
+        "| case                        | IPv |   flows | net ns | 10 % .. 90 %   | of lru | of floor | saw |\n\
+         |-----------------------------|----:|--------:|-------:|----------------|-------:|---------:|-----|\n",
     );
     for row in rows {
         let ratio = |ratio: Option<f64>| ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
@@ -121,8 +151,8 @@ pub(super) fn table(rows: &[Row]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "| {:<10} | {:>3} | {:>7} | {:>6.1} | {range:<14} | {:>6} | {:>8} | {} |",
-            row.case.name(),
+            "| {:<27} | {:>3} | {:>7} | {:>6.1} | {range:<14} | {:>6} | {:>8} | {} |",
+            row.case.name().to_owned() + row.setting.remark(),
             row.family,
             row.flows,
             row.net.median,
@@ -142,6 +172,7 @@ mod tests {
         let net = Figure { low: 1.0, median: 26.04, high: 30.0 };
         Row {
             case,
+            setting: Setting::default(),
             family: 4,
             flows: 10_000,
             net,

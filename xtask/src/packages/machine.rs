@@ -38,6 +38,19 @@ impl Machine {
         process::find_in(self.directories.iter().cloned(), program)
     }
 
+    /// Whether nginx can be a TCP proxy: as a module, or compiled in, which it tells with its version.
+    pub(super) fn has_stream_module(&self) -> bool {
+        let modules = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules"];
+        let as_module = modules
+            .iter()
+            .any(|directory| fs::exists(format!("{directory}/ngx_stream_module.so")).unwrap_or(false));
+        let options = || {
+            let output = Command::new(self.find("nginx")?).arg("-V").output().ok()?;
+            String::from_utf8(output.stderr).ok()
+        };
+        as_module || options().is_some_and(|text| text.split_whitespace().any(|word| word == "--with-stream"))
+    }
+
     /// What the distribution is called, then those that it is like, nearest first.
     pub(super) fn distributions(&self) -> impl Iterator<Item = &str> {
         ["ID", "ID_LIKE"].into_iter().flat_map(|key| self.value(key).split_whitespace())

@@ -10,7 +10,7 @@ use machine::Machine;
 pub(crate) use manager::Manager;
 
 /// A program and the package that has it, by package manager.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Tool {
     pub(crate) program: &'static str,
     /// The first of the verbs that uses it.
@@ -35,6 +35,16 @@ const TOOLS: [Tool; 8] = [
     tool("vagrant", Need::Ci, ["vagrant", "vagrant", "vagrant"]),
 ];
 
+/// What the balancer is measured beside; nginx's TCP proxy is a package of its own where it is no part of nginx.
+const PEERS: [Tool; 5] = [
+    tool("wrk", Need::Test, ["wrk", "wrk", "wrk"]),
+    tool("nginx", Need::Test, ["nginx", "nginx", "nginx"]),
+    tool("nft", Need::Test, ["nftables", "nftables", "nftables"]),
+    tool("haproxy", Need::Test, ["haproxy", "haproxy", "haproxy"]),
+    tool(STREAM_MODULE, Need::Test, ["libnginx-mod-stream", "nginx-mod-stream", "nginx"]),
+];
+const STREAM_MODULE: &str = "nginx's stream module";
+
 impl Tool {
     fn package(&self, manager: Manager) -> &'static str {
         match manager {
@@ -52,7 +62,16 @@ impl Tool {
 
 /// Brings the programs that are needed and not there.
 pub(crate) fn ensure(need: Need) -> Result<()> {
-    bring(need, &Machine::this(), &mut |line| eprintln!("setup: {line}"))
+    bring(&needed(need), &Machine::this(), &mut |line| eprintln!("setup: {line}"))
+}
+
+/// Brings the programs that the balancer is measured beside.
+pub(crate) fn ensure_peers() -> Result<()> {
+    bring(&PEERS, &Machine::this(), &mut |line| eprintln!("setup: {line}"))
+}
+
+fn needed(need: Need) -> Vec<Tool> {
+    TOOLS.into_iter().filter(|tool| tool.need <= need).collect()
 }
 
 /// Installs Debian packages as root, without starting their services.
@@ -60,8 +79,8 @@ pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     Manager::Apt.install(&Machine::this(), packages)
 }
 
-fn bring(need: Need, machine: &Machine, say: &mut dyn FnMut(String)) -> Result<()> {
-    let absent = missing(need, machine);
+fn bring(tools: &[Tool], machine: &Machine, say: &mut dyn FnMut(String)) -> Result<()> {
+    let absent = missing(tools, machine);
     if absent.is_empty() {
         return Ok(());
     }
@@ -78,12 +97,17 @@ fn bring(need: Need, machine: &Machine, say: &mut dyn FnMut(String)) -> Result<(
             }
         }
     }
-    report(&missing(need, machine), say)
+    report(&missing(tools, machine), say)
 }
 
 /// What is needed and not there.
-fn missing(need: Need, machine: &Machine) -> Vec<&'static Tool> {
-    TOOLS.iter().filter(|tool| tool.need <= need && machine.find(tool.program).is_none()).collect()
+fn missing<'a>(tools: &'a [Tool], machine: &Machine) -> Vec<&'a Tool> {
+    let is_there = |tool: &Tool| match tool.program {
+        // No program of its own: nginx says whether it has one, or where its modules are.
+        STREAM_MODULE => machine.has_stream_module(),
+        program => machine.find(program).is_some(),
+    };
+    tools.iter().filter(|tool| !is_there(tool)).collect()
 }
 
 fn report(absent: &[&Tool], say: &mut dyn FnMut(String)) -> Result<()> {

@@ -71,7 +71,7 @@ impl Fake {
     /// What `bring` said, and what it came to.
     fn bring(&self, need: Need) -> (Vec<String>, Result<()>) {
         let mut said = Vec::new();
-        let result = bring(need, &self.machine, &mut |line| said.push(line));
+        let result = bring(&needed(need), &self.machine, &mut |line| said.push(line));
         (said, result)
     }
 
