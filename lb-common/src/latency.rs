@@ -21,7 +21,7 @@ pub const fn moment(nanoseconds: u64) -> u16 {
 /// Fractions of a unit in a smoothed time: a right shift.
 const FRACTION: u32 = 8;
 /// Ticks, of about a second each, after which a smoothed time counts half.
-const HALF_LIFE: u64 = 4;
+pub const HALF_LIFE: u64 = 4;
 /// A new time's part in the smoothed one while they come often: an eighth.
 const SMOOTHING: u32 = 3;
 
