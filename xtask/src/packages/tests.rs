@@ -55,9 +55,11 @@ impl Fake {
         let machine = Machine {
             os_release: os_release.to_owned(),
             directories: vec![directory.clone()],
+            // By the shell, which reads it: a file that this process wrote cannot be executed while a child that
+            // another test has just forked still holds it open for writing (ETXTBSY).
             as_root: |program, variables| {
-                let mut command = Command::new(program);
-                command.envs(variables.iter().map(|(name, value)| (name, value)));
+                let mut command = Command::new("/bin/sh");
+                command.arg(program).envs(variables.iter().map(|(name, value)| (name, value)));
                 Ok(command)
             },
         };
@@ -156,7 +158,7 @@ fn a_failure_is_named_and_each_package_is_tried_alone() {
         result.unwrap();
         let failure = &said[1];
         assert!(failure.starts_with("step failed: install packages\n"), "{failure}");
-        let command = format!("  command:   {}", fake.directory.join(manager).display());
+        let command = format!("  command:   /bin/sh {}", fake.directory.join(manager).display());
         assert!(
             failure.contains(&command) && failure.contains(&format!(" {ip} ethtool (exit status: 1)")),
             "{failure}"
