@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::process::{self, Step};
@@ -39,14 +39,33 @@ pub(crate) fn build(step: &Step<'_>, arguments: &[&str]) -> Result<Vec<Artifact>
 
 /// Builds one binary for release and returns its path.
 pub(crate) fn release_binary(package: &str, name: &str) -> Result<PathBuf> {
-    let step = Step { name: &format!("build {name}"), way_round: "see the compiler's messages above" };
-    let artifacts = build(&step, &["build", "--release", "--package", package, "--bin", name])?;
-    let Some(artifact) =
-        artifacts.into_iter().find(|artifact| artifact.name == name && artifact.kind == "bin")
-    else {
-        bail!("cargo built {name} of package {package}, but did not say where it is");
+    let [path] = binaries(&["--release"], [(package, name)])?;
+    Ok(path)
+}
+
+/// Builds binaries of these packages in one run of cargo, which so compiles what they share once; their paths, in order.
+pub(crate) fn binaries<const N: usize>(options: &[&str], wanted: [(&str, &str); N]) -> Result<[PathBuf; N]> {
+    let names = wanted.map(|(_, name)| name);
+    let step = Step {
+        name: &format!("build {}", names.join(" and ")),
+        way_round: "see the compiler's messages above",
     };
-    Ok(artifact.executable)
+    let mut arguments = vec!["build"];
+    arguments.extend(options);
+    arguments.extend(wanted.iter().flat_map(|(package, name)| ["--package", package, "--bin", name]));
+    let artifacts = build(&step, &arguments)?;
+    let mut paths = names.map(|_| PathBuf::new());
+    for (path, name) in paths.iter_mut().zip(names) {
+        *path = executable(&artifacts, name)
+            .with_context(|| format!("cargo built {name}, but did not say where it is"))?;
+    }
+    Ok(paths)
+}
+
+/// Where the binary of this name is.
+fn executable(artifacts: &[Artifact], name: &str) -> Option<PathBuf> {
+    let artifact = artifacts.iter().find(|artifact| artifact.name == name && artifact.kind == "bin")?;
+    Some(artifact.executable.clone())
 }
 
 /// Reads one of cargo's messages; most are about something else.
@@ -86,6 +105,25 @@ mod tests {
             executable: "/w/target/debug/deps/kernel-1".into(),
         };
         assert_eq!(artifact(line).unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn a_binary_is_found_by_its_name_and_a_test_of_that_name_is_none() {
+        let artifact = |name: &str, kind: &str, executable: &str| Artifact {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            is_test: kind == "test",
+            directory: "/w".into(),
+            executable: executable.into(),
+        };
+        let artifacts = [
+            artifact("lb-agent", "test", "/t"),
+            artifact("lb-demo", "bin", "/d"),
+            artifact("lb-agent", "bin", "/a"),
+        ];
+        assert_eq!(executable(&artifacts, "lb-agent"), Some("/a".into()));
+        assert_eq!(executable(&artifacts, "lb-demo"), Some("/d".into()));
+        assert_eq!(executable(&artifacts, "lb-bench"), None);
     }
 
     #[test]

@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 
 use crate::artifacts;
 use crate::bpf;
-use crate::build;
 use crate::process;
 use crate::setup::{self, Need};
 use crate::workspace;
@@ -39,8 +38,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 pub(crate) fn command(arguments: &Arguments) -> Result<Command> {
     let ready = setup::ensure(Need::Demo)?;
     bpf::build(&ready.bpf)?;
-    let agent = build::agent()?;
-    let demo = artifacts::release_binary("lb-tests", "lb-demo")?;
+    // Not optimised: the kernel carries the packets, and compiling takes half as long.
+    let [agent, demo] = artifacts::binaries(&[], [("lb-agent", "lb-agent"), ("lb-tests", "lb-demo")])?;
     let objects = workspace::bpf_objects();
     let mut command = process::as_root(&demo, &process::passed_on(&[("LB_BPF_DIR", objects.as_os_str())]))?;
     command.arg("--agent").arg(&agent).args(["--seconds", &arguments.seconds.to_string()]);
