@@ -44,12 +44,16 @@ row!(Backend, 64, { Address, Address, Be16, Be16, u16, Delta, Delta, Protocol, [
 /// | 0       | weight        | sibling       | 0       |in use| serving |
 /// +---------+---------------+---------------+---------+------+---------+
 /// ```
+///
+/// Bit 2: the endpoint has rows in several services.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Whether flows that name the row stay on it.
     pub serving: bool,
     /// The next row of the same endpoint in another service; 0 ends the chain.
     pub sibling: u16,
+    /// Whether the endpoint has other rows, before this one in the chain or behind it.
+    pub shared: bool,
     /// Share of new flows relative to the service's other rows; 0 takes none.
     pub weight: u16,
     /// Whether its service tracks flows by exception ([`crate::service::Options::EXCEPTIONS`]).
@@ -62,10 +66,9 @@ const BY_EXCEPTION: u64 = 1 << 3;
 impl Standing {
     /// As the word has it; [`IN_USE`] is clear.
     pub const fn to_word(self) -> u64 {
-        (self.weight as u64) << 32
-            | (self.sibling as u64) << 16
-            | if self.by_exception { BY_EXCEPTION } else { 0 }
-            | self.serving as u64
+        let shared = if self.shared { SHARED } else { 0 };
+        let by_exception = if self.by_exception { BY_EXCEPTION } else { 0 };
+        (self.weight as u64) << 32 | (self.sibling as u64) << 16 | by_exception | shared | self.serving as u64
     }
 
     /// As the word says it.
@@ -74,6 +77,7 @@ impl Standing {
             serving: word & 1 == 1,
             by_exception: word & BY_EXCEPTION != 0,
             sibling: (word >> 16) as u16,
+            shared: word & SHARED != 0,
             weight: (word >> 32) as u16,
         }
     }
@@ -99,6 +103,8 @@ pub const MAX_SIBLINGS: usize = 8;
 /// Bit of a row's state word: the agent counts the row as a backend. Clear in a row that is kept only until no flow
 /// names it any more. Packets do not ask.
 pub const IN_USE: u64 = 1 << 1;
+/// Bit of a row's state word: its endpoint has rows in several services.
+const SHARED: u64 = 1 << 2;
 
 impl Backend {
     /// The row of a backend, with the checksum differences of its translation.
@@ -136,6 +142,12 @@ impl Backend {
         self.state.load() >> 32 & 0xffff
     }
 
+    /// Whether the endpoint serves other services too.
+    #[inline(always)]
+    pub fn is_shared(&self) -> bool {
+        self.state.load() & SHARED != 0
+    }
+
     /// The next row of the same endpoint; 0 ends the chain.
     #[inline(always)]
     pub fn sibling(&self) -> u16 {
@@ -149,8 +161,13 @@ mod tests {
 
     #[test]
     fn a_state_word_keeps_its_parts_apart() {
-        let standing = Standing { serving: true, sibling: 0xfffe, weight: 0xfffd, by_exception: true };
-        assert_eq!(Standing::from_word(standing.to_word()), standing);
+        for (serving, shared, by_exception) in [(true, false, true), (false, true, false)] {
+            let standing = Standing { serving, sibling: 0xfffe, shared, weight: 0xfffd, by_exception };
+            assert_eq!(Standing::from_word(standing.to_word()), standing);
+            let row = Backend { state: standing.to_word().into(), ..Backend::default() };
+            assert_eq!((row.is_serving(), row.is_shared()), (serving, shared));
+        }
+        let standing = Standing { serving: true, sibling: 0xfffe, weight: 0xfffd, ..Standing::default() };
         assert_eq!(standing.to_word() & IN_USE, 0);
         let row = Backend { state: (standing.to_word() | IN_USE).into(), ..Backend::default() };
         assert_eq!((row.is_serving(), row.sibling(), row.weight()), (true, 0xfffe, 0xfffd));

@@ -34,6 +34,10 @@ pub const TRAFFIC: &str = "TRAFFIC";
 pub const CONNECT_TIMES: &str = "CONNECT_TIMES";
 /// [`crate::counters::IcmpBudget`], a row for each CPU.
 pub const ICMP_BUDGET: &str = "ICMP_BUDGET";
+/// [`crate::limit::SourceLine`]s, by hash.
+pub const SOURCES: &str = "SOURCES";
+/// Allow and deny by [`crate::prefix::PrefixKey`]: a longest-prefix-match trie.
+pub const PREFIXES: &str = "PREFIXES";
 /// Ports by [`crate::fragment::FragmentKey`]: a kernel LRU hash, off the common path.
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// [`crate::link::Link`]s by interface index.
@@ -50,7 +54,7 @@ pub const WATCHED_CAPACITY: u32 = 256;
 pub const WATCHED_INTERFACE: u64 = 1 << 32;
 
 /// Maps that outlive a program: pinned by name. [`STAGES`] and [`WATCHED`] are not among them.
-pub const PINNED: [&str; 17] = [
+pub const PINNED: [&str; 19] = [
     SETTINGS,
     DIRECTORY,
     SERVICES,
@@ -66,9 +70,18 @@ pub const PINNED: [&str; 17] = [
     TRAFFIC,
     CONNECT_TIMES,
     ICMP_BUDGET,
+    SOURCES,
+    PREFIXES,
     FRAGMENTS,
     LINKS,
 ];
+
+/// Lines of sources whose new flows are limited: room for 131,072 at once. A power of two.
+pub const SOURCE_LINES: u32 = 16_384;
+/// Prefixes that the trie has room for; memory is taken as they come.
+pub const PREFIX_CAPACITY: u32 = 1 << 20;
+/// Prefixes over all services: a list is written beside the one that it replaces.
+pub const MAX_PREFIXES: u32 = PREFIX_CAPACITY / 2;
 
 /// Datagrams whose fragments are remembered at once.
 pub const FRAGMENT_CAPACITY: u32 = 8192;

@@ -58,6 +58,10 @@ counted! {
         DropBackendDown = "drop_backend_down", "A flow's backend is gone, its service then resets, and no answer is due: rate limit, a TCP reset, or not a first fragment.";
         DropUnknownFlow = "drop_unknown_flow", "As reset_unknown_flow, but no answer is due: a TCP reset, or not a first fragment.";
         DropFlowTableFull = "drop_flow_table_full", "A new flow without room in the flow table, to a service whose strategy does not compute its backend.";
+        DropTupleInUse = "drop_tuple_in_use", "A new flow whose client port has a flow by another virtual address at every backend that it could go to.";
+        DropDenied = "drop_denied", "From a client that the service's prefix lists turn away.";
+        DropServiceLimit = "drop_service_limit", "A new flow beyond what its service takes a second.";
+        DropSourceLimit = "drop_source_limit", "A new flow beyond what its service takes a second from one source.";
         DropFragmentBeforeFirst = "drop_fragment_before_first", "A later fragment to a virtual address whose first was not seen.";
         DropReplyFragmentBeforeFirst = "drop_reply_fragment_before_first", "A later fragment from a backend, of a protocol that it serves, whose first was not seen.";
         DropUdpChecksumZero = "drop_udp_checksum_zero", "UDP over IPv6 without a checksum (RFC 8200 section 8.1).";
@@ -77,6 +81,8 @@ counted! {
         FlowUntracked = "flow_untracked", "No entry could be made: bucket full of flows that stay; balanced by hash.";
         AffinityUntracked = "affinity_untracked", "A client's backend could not be remembered: bucket full; its next flow goes by the strategy alone.";
         FlowRebalanced = "flow_rebalanced", "A flow's backend was gone; it was given another.";
+        FlowSidestepped = "flow_sidestepped", "A new flow's client port has a flow by another virtual address at its backend; it was given another backend.";
+        SourceUncounted = "source_uncounted", "A new flow was let in whose source found no room among those that are limited.";
         NextHopLookup = "next_hop_lookup", "The kernel's routing table was asked.";
         NextHopUncached = "next_hop_uncached", "A next hop found no room in the table: this packet paid for the look-up itself.";
         RedirectFailed = "redirect_failed", "After the verdict: a redirect that the kernel refused.";

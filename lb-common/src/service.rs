@@ -37,21 +37,27 @@ pub struct ServiceState {
     /// Where flows are tracked by exception: the tick of the last change of a slot's owner, or of the last flow from
     /// before it that could not be remembered. 0 while no slot has another base than its owner.
     pub changed: Word,
+    /// State of the limit of new flows: see [`Limit::admit`](crate::limit::Limit::admit).
+    pub limit: Word,
+    /// That [limit](crate::limit::Limit). Written by the agent.
+    pub service_limit: Word,
+    /// The limit of each source of new flows. Written by the agent.
+    pub source_limit: Word,
     /// Zero.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 3],
 }
 /// [`ServiceState::changed`] of a change whose time the agent has not noted yet: now.
 pub const CHANGED_NOW: u64 = u64::MAX;
 
-row!(ServiceState, 64, { Word, Word, [u64; 6] });
+row!(ServiceState, 64, { Word, Word, Word, Word, Word, [u64; 3] });
 
 /// A service's options word.
 ///
 /// ```text
-///  63      40 39                16 15             0
-/// +----------+--------------------+----------------+
-/// | 0        | affinity (ticks)   | flags          |
-/// +----------+--------------------+----------------+
+///  63   56 55              40 39                16 15             0
+/// +-------+------------------+--------------------+----------------+
+/// | 0     | list generation  | affinity (ticks)   | flags          |
+/// +-------+------------------+--------------------+----------------+
 /// ```
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +81,32 @@ impl Options {
     #[inline(always)]
     pub const fn affinity(self) -> u64 {
         self.0 >> 16 & 0xff_ffff
+    }
+
+    /// Clients are looked up in [prefix lists](crate::prefix).
+    pub const PREFIX_LISTS: Self = Self(1 << 1);
+    /// New flows are limited.
+    pub const LIMIT_SERVICE: Self = Self(1 << 2);
+    /// New flows of each source are limited.
+    pub const LIMIT_SOURCE: Self = Self(1 << 3);
+    /// Clients that no prefix matches are denied.
+    pub const DENY_UNLISTED: Self = Self(1 << 8);
+
+    /// Which generation of the service's prefix lists holds.
+    #[inline(always)]
+    pub const fn list_generation(self) -> u16 {
+        (self.0 >> 40) as u16
+    }
+
+    /// With another generation of prefix lists.
+    pub const fn with_list(self, generation: u16) -> Self {
+        Self(self.0 & !(0xffff << 40) | (generation as u64) << 40)
+    }
+
+    /// Whether any of `flags` is set.
+    #[inline(always)]
+    pub const fn has_any(self, flags: Self) -> bool {
+        self.0 & flags.0 != 0
     }
 
     /// Whether all of `flags` are set.

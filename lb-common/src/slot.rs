@@ -88,9 +88,29 @@ impl Owners {
     }
 }
 
-/// Lines that a table of this many elements takes.
+/// Lines that a table of this many elements takes, its [members](members_line) included.
 pub const fn lines(elements: u32) -> u32 {
+    members_line(elements) + 1
+}
+
+/// The line of a table, counted from its first, that lists the backends in its slots: each once, up to a line of them,
+/// then zeros. For who cannot take the backend of a slot and wants to know which others there are.
+#[inline(always)]
+pub const fn members_line(elements: u32) -> u32 {
     elements.div_ceil(SLOTS_PER_LINE)
+}
+
+/// The members' line of a table: where there are more backends than fit, some from all over them.
+#[cfg(not(target_arch = "bpf"))]
+pub fn members(slots: &[u16]) -> SlotLine {
+    let all: Vec<u16> =
+        slots.iter().copied().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let room = SLOTS_PER_LINE as usize;
+    let mut line = SlotLine::default();
+    for (at, member) in line.backends.iter_mut().enumerate().take(all.len().min(room)) {
+        *member = all[if all.len() > room { at * all.len() / room } else { at }];
+    }
+    line
 }
 
 #[cfg(test)]
@@ -122,5 +142,15 @@ mod tests {
         assert_eq!(first.given_to(1).settled(), Owners::clean(1));
         assert_eq!(first.settled(), first, "not while the base differs");
         assert_eq!(Owners::clean(1).given_to(1), Owners::clean(1));
+    }
+
+    #[test]
+    fn members_are_listed_once_and_many_are_sampled() {
+        let few = members(&[3, 1, 3, 2, 1]).backends;
+        assert_eq!((few[..3].to_vec(), few[3..].iter().any(|&id| id != 0)), (vec![1, 2, 3], false));
+        let many: Vec<u16> = (1..=100).collect();
+        let line = members(&many).backends;
+        assert!(line.windows(2).all(|pair| pair[0] < pair[1]) && line[0] == 1 && line[31] > 90, "{line:?}");
+        assert_eq!((members_line(64), lines(64), lines(65)), (2, 3, 4));
     }
 }

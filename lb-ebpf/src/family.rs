@@ -58,6 +58,8 @@ pub trait Family: Copy + core::fmt::Debug {
     fn client_hop(client: Self::Address, key: u64) -> (u64, u64);
     /// This family's flow table: the bucket that the upper half of a hash chooses.
     fn bucket<T: Tables>(tables: &T, hash: u64) -> Option<&Bucket<Self::Key>>;
+    /// Settles on a backend with a shared endpoint, or another: see [`crate::clash::settle`].
+    fn settle<T: Tables>(tables: &T, opening: &Opening<Self>, chosen: u16) -> u16;
     /// Picks the backend of a flow, and remembers it: see [`crate::open::open`].
     fn open<T: Tables>(tables: &T, opening: &Opening<Self>) -> u64;
     /// Whether packets may come from this address: not unspecified, loopback, multicast or broadcast
@@ -163,6 +165,11 @@ impl Family for Ipv4 {
     }
 
     #[inline(always)]
+    fn settle<T: Tables>(tables: &T, opening: &Opening<Self>, chosen: u16) -> u16 {
+        tables.settle4(opening, chosen)
+    }
+
+    #[inline(always)]
     fn open<T: Tables>(tables: &T, opening: &Opening<Self>) -> u64 {
         tables.open4(opening)
     }
@@ -255,6 +262,11 @@ impl Family for Ipv6 {
     #[inline(always)]
     fn bucket<T: Tables>(tables: &T, hash: u64) -> Option<&Bucket<Key6>> {
         tables.flows6(scale(hash, tables.settings().flow6_buckets))
+    }
+
+    #[inline(always)]
+    fn settle<T: Tables>(tables: &T, opening: &Opening<Self>, chosen: u16) -> u16 {
+        tables.settle6(opening, chosen)
     }
 
     #[inline(always)]

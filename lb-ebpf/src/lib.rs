@@ -9,11 +9,13 @@
 //! parse      frame -> headers -> packet, or why not
 //! fragments  a later fragment's ports, from its first
 //! classify   a request to a service, a reply from a backend, or not ours
+//! flood      who may send at all, and how often open a flow
 //! flows      the flow table: look-up, insertion, update
 //! tcp        what a segment does to a flow's state
 //! request    the way to a backend          reply    the way back
 //! open       a new flow: its backend and its entry
 //! affinity   the backend of a client's flows before it
+//! clash      another backend where its own could not tell the flow from another service's
 //! select     which backend, from the service's slots
 //! latency    how long a handshake took
 //! exceptions the same where flows are tracked by exception
@@ -27,10 +29,12 @@
 #![forbid(unsafe_code)]
 
 pub mod affinity;
+pub mod clash;
 pub mod classify;
 pub mod exceptions;
 pub mod explain;
 pub mod family;
+pub mod flood;
 pub mod flows;
 pub mod fragments;
 pub mod frame;

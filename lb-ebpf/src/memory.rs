@@ -1,7 +1,7 @@
 //! Frame and tables in plain memory: the host's side of the two traits, for tests, fuzzing and simulation.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use lb_common::address::Address;
 use lb_common::atomic::Word;
@@ -11,8 +11,10 @@ use lb_common::directory::{self, HALVES};
 use lb_common::flow::{Bucket4, Bucket6, Entry, Key};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::latency::ConnectTimes;
+use lb_common::limit::SourceLine;
 use lb_common::maps;
 use lb_common::next_hop::{CAPACITY, NextHop};
+use lb_common::prefix::PrefixKey;
 use lb_common::reason::{Event, Reason};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
@@ -128,6 +130,10 @@ pub struct MemoryTables {
     pub icmp_budget: IcmpBudget,
     /// By backend.
     pub connect_times: Vec<ConnectTimes>,
+    /// The sources whose new flows are limited.
+    pub sources: Vec<SourceLine>,
+    /// Every service's prefix lists: length of the prefix and its address, and whether it allows or denies.
+    pub prefixes: BTreeMap<(u32, PrefixKey), u32>,
     /// First fragments seen.
     pub fragments: RefCell<HashMap<FragmentKey, Ports>>,
     /// The clock.
@@ -186,6 +192,8 @@ impl MemoryTables {
             traffic: rows(sizes.backends),
             icmp_budget: IcmpBudget::default(),
             connect_times: rows(sizes.backends),
+            sources: rows(maps::SOURCE_LINES),
+            prefixes: BTreeMap::new(),
             fragments: RefCell::default(),
             jiffies: Cell::new(1 << 20),
             // No moment that looks like none.
@@ -281,6 +289,18 @@ impl Tables for MemoryTables {
 
     fn icmp_budget(&self) -> Option<&IcmpBudget> {
         Some(&self.icmp_budget)
+    }
+
+    fn source_line(&self, hash: u32) -> Option<&SourceLine> {
+        self.sources.get(hash as usize % self.sources.len())
+    }
+
+    fn listed(&self, key: &PrefixKey) -> Option<u32> {
+        let address = key.address();
+        (0..=128).rev().find_map(|length| {
+            let network = PrefixKey::new(key.service(), key.generation(), &address.network(length));
+            self.prefixes.get(&(length, network)).copied()
+        })
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<Ports> {

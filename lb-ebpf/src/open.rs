@@ -104,6 +104,18 @@ impl Facts {
         (self.0 >> 32) as u16
     }
 
+    /// The same, with a backend that has been settled on: see [`crate::clash`].
+    #[inline(always)]
+    pub const fn settled_on(self, backend: u16) -> Self {
+        Self(self.0 | (backend as u64) << 16)
+    }
+
+    /// The backend that has been settled on; 0 where none has.
+    #[inline(always)]
+    const fn settled(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
     /// Whether any of these is one.
     #[inline(always)]
     const fn has(self, facts: u64) -> bool {
@@ -161,6 +173,10 @@ pub fn open<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
     if !choice.is_backend() {
         return choice.0;
     }
+    // Where its endpoint serves others too, the caller asks first whether that clashes.
+    if is_unsettled(tables, facts, choice) {
+        return choice.to_be_settled().0;
+    }
     // The end of a connection that is not remembered is not worth remembering; nor is a fragment's, whose first part was.
     if facts.has(Facts::ENDING | Facts::LATER_FRAGMENT) {
         return choice.0;
@@ -188,10 +204,23 @@ pub fn reopen<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
         return end(tables, opening).0;
     }
     let choice = choose::<A, T>(tables, opening, row, Table(row.table.load()), port);
-    if choice.is_backend() { reassign(tables, opening, choice).0 } else { choice.0 }
+    if !choice.is_backend() {
+        return choice.0;
+    }
+    if is_unsettled(tables, facts, choice) {
+        return choice.to_be_settled().0;
+    }
+    reassign(tables, opening, choice).0
 }
 
-/// The backend that affinity asks for, or the strategy's choice.
+/// Whether a backend is chosen whose endpoint has flows of other services too, and nobody has asked yet whether one of them is
+/// like this one: see [`crate::clash`].
+#[inline(always)]
+fn is_unsettled<T: Tables>(tables: &T, facts: Facts, choice: Choice) -> bool {
+    facts.settled() == 0 && tables.backend(choice.backend()).is_some_and(|row| row.is_shared())
+}
+
+/// The backend that has been settled on, or that affinity asks for, or the strategy's choice.
 #[inline(always)]
 fn choose<A: Family, T: Tables>(
     tables: &T,
@@ -200,7 +229,11 @@ fn choose<A: Family, T: Tables>(
     table: Table,
     port: Be16,
 ) -> Choice {
-    match opening.facts.preferred() {
+    let known = match opening.facts.settled() {
+        0 => opening.facts.preferred(),
+        settled => settled,
+    };
+    match known {
         0 => {
             select::choose::<A, T>(tables, &Found { id: opening.service, row }, table, (opening.client, port))
         }

@@ -1,5 +1,6 @@
 //! The way of a request: flow or slot, next hop, rewrite.
 
+use lb_common::address::Protocol;
 use lb_common::backend::Backend;
 use lb_common::flow::{Data, Entry, Key, State};
 use lb_common::reason::Reason;
@@ -9,6 +10,7 @@ use lb_common::settings::Settings;
 use crate::classify::Found;
 use crate::exceptions;
 use crate::family::Family;
+use crate::flood;
 use crate::flows::{self, Lookup};
 use crate::frame::Frame;
 use crate::next_hops;
@@ -31,8 +33,10 @@ pub fn forward<A: Family, F: Frame, T: Tables>(
     packet: &Packet<A>,
     service: &Found<'_, Service>,
 ) -> Step<Verdict> {
+    let options = Options(service.row.options.load());
+    flood::check_lists(tables, service.id, options, A::widen(packet.ip.source))?;
     check(tables, packet)?;
-    let backend = if Options(service.row.options.load()).has(Options::EXCEPTIONS) {
+    let backend = if options.has(Options::EXCEPTIONS) {
         exceptions::backend_by_slot::<A, T>(tables, service, (packet.ip.source, packet.source_port))?
     } else {
         backend_of(tables, settings, packet, service)?
@@ -100,8 +104,12 @@ fn backend_of<'a, A: Family, T: Tables>(
     let now = flows::now(tables, settings);
     let (entry, data) = match flows::look_up::<A, T>(tables, hash, key).ok_or(Verdict::INTERNAL)? {
         Lookup::Hit(entry, data) => (entry, data),
-        _ => {
-            return found(tables, A::open(tables, &Opening::of(packet, service, hash, false)));
+        lookup => {
+            // Of a flow that went untracked every packet comes here; those of a connection under way are not new ones.
+            if !matches!(lookup, Lookup::Untracked) || !is_in_connection(packet) {
+                limit(tables, packet, service)?;
+            }
+            return open(tables, Opening::of(packet, service, hash, false));
         }
     };
     let reopened = packet.segment.is_syn() && data.state() == State::CLOSING;
@@ -113,7 +121,27 @@ fn backend_of<'a, A: Family, T: Tables>(
         follow(tables, entry, data, packet, now);
         return Ok(Found { id: data.backend(), row });
     }
-    found(tables, A::open(tables, &Opening::of(packet, service, hash, true)))
+    if reopened {
+        limit(tables, packet, service)?;
+    }
+    open(tables, Opening::of(packet, service, hash, true))
+}
+
+/// Opens a flow, or gives it another backend: at the one that its strategy chooses, or another where that could not tell
+/// it from a flow to another service.
+#[inline(always)]
+fn open<A: Family, T: Tables>(tables: &T, opening: Opening<A>) -> Step<Found<'_, Backend>> {
+    let choice = Choice(A::open(tables, &opening));
+    if !choice.is_to_be_settled() {
+        return found(tables, choice.0);
+    }
+    match A::settle(tables, &opening, choice.backend()) {
+        0 => Err(Verdict::Drop(Reason::DropTupleInUse)),
+        id => {
+            let facts = opening.facts.settled_on(id);
+            found(tables, A::open(tables, &Opening { facts, ..opening }))
+        }
+    }
 }
 
 /// Brings an entry up to date with a packet of its flow.
@@ -151,4 +179,21 @@ fn found<T: Tables>(tables: &T, choice: u64) -> Step<Found<'_, Backend>> {
         Choice::TABLE_FULL => Verdict::Drop(Reason::DropFlowTableFull),
         _ => Verdict::INTERNAL,
     })
+}
+
+/// Counts a new flow against its service's limits.
+#[inline(always)]
+fn limit<A: Family, T: Tables>(tables: &T, packet: &Packet<A>, service: &Found<'_, Service>) -> Step<()> {
+    // A source that cannot be a client's opens nothing, and has a reason of its own.
+    if !A::is_unicast(packet.ip.source) {
+        return Ok(());
+    }
+    let options = Options(service.row.options.load());
+    flood::check_limits(tables, service.id, options, A::widen(packet.ip.source))
+}
+
+/// Whether a packet says that its connection is older than itself.
+#[inline(always)]
+fn is_in_connection<A: Family>(packet: &Packet<A>) -> bool {
+    packet.ip.protocol == Protocol::TCP && !packet.segment.is_syn()
 }

@@ -38,6 +38,18 @@ impl Choice {
     /// It cannot be remembered, so that affinity has no say: by the hash.
     pub const BY_HASH: Self = Self(8 << 16);
 
+    /// This backend, unless its endpoint has a flow already that it could not tell from this one.
+    #[inline(always)]
+    pub const fn to_be_settled(self) -> Self {
+        Self(self.0 | TO_BE_SETTLED)
+    }
+
+    /// Whether that is still to be asked.
+    #[inline(always)]
+    pub const fn is_to_be_settled(self) -> bool {
+        self.0 & TO_BE_SETTLED != 0
+    }
+
     /// This backend.
     #[inline(always)]
     pub const fn of(backend: u16) -> Self {
@@ -56,6 +68,9 @@ impl Choice {
         self.0 as u16
     }
 }
+
+/// Tells a choice that is [to be settled](Choice::to_be_settled) from others.
+const TO_BE_SETTLED: u64 = 1 << 32;
 
 /// Picks the backend of a client's new flow to a service, by the table that it has.
 #[inline(always)]

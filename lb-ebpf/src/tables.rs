@@ -8,15 +8,17 @@ use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::latency::ConnectTimes;
+use lb_common::limit::SourceLine;
 use lb_common::next_hop::{Hop, NextHop};
+use lb_common::prefix::PrefixKey;
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 
-use crate::affinity;
 use crate::family::{Family, Ipv4, Ipv6};
 use crate::open::{Opening, open, reopen};
 use crate::select::Choice;
+use crate::{affinity, clash, flood};
 
 /// The tables of one balancer, as one CPU sees them.
 ///
@@ -68,6 +70,32 @@ pub trait Tables: Sized {
     /// This CPU's budget for ICMP errors.
     fn icmp_budget(&self) -> Option<&IcmpBudget>;
 
+    /// A line of the sources whose new flows are limited, by any 32 bits of hash.
+    fn source_line(&self, hash: u32) -> Option<&SourceLine>;
+    /// What the longest prefix in a service's lists says of a client.
+    fn listed(&self, key: &PrefixKey) -> Option<u32>;
+
+    /// [`clash::settle`] for IPv4. The kernel's is a function that is verified by itself.
+    fn settle4(&self, opening: &Opening<Ipv4>, chosen: u16) -> u16 {
+        clash::settle(self, opening, chosen)
+    }
+    /// The same for IPv6.
+    fn settle6(&self, opening: &Opening<Ipv6>, chosen: u16) -> u16 {
+        clash::settle(self, opening, chosen)
+    }
+    /// [`clash::is_taken`]. The kernel's is a function that is verified by itself.
+    fn is_taken(&self, id: u16, home: u64, second: u64) -> bool {
+        clash::is_taken(self, id, [home, second])
+    }
+    /// [`flood::refuses`], likewise.
+    fn refuses(&self, service: u16, options: u64, client: Address) -> u32 {
+        flood::refuses(self, service, options, client)
+    }
+    /// [`flood::allows`], likewise.
+    fn allows(&self, service: u16, options: u64, client: Address) -> bool {
+        flood::allows(self, service, options, client)
+    }
+
     /// The ports of a datagram whose first fragment has passed.
     fn fragment(&self, key: &FragmentKey) -> Option<Ports>;
     /// Remembers a first fragment.
@@ -76,6 +104,12 @@ pub trait Tables: Sized {
     /// The same number, below 64, with its history forgotten: see [`crate::frame::Frame::forget`].
     #[inline(always)]
     fn forget(&self, number: usize) -> usize {
+        number
+    }
+
+    /// The same number with its history forgotten, whatever it is.
+    #[inline(always)]
+    fn blur(&self, number: u64) -> u64 {
         number
     }
 

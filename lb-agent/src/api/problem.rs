@@ -99,6 +99,11 @@ impl From<Refusal> for Problem {
             | Refusal::ByException(..)
             | Refusal::NoHandshakes(..)
             | Refusal::Fixed(..)
+            | Refusal::PrefixFamily { .. }
+            | Refusal::PrefixTwice(..)
+            | Refusal::LimitPrefix(_)
+            | Refusal::SourcePrefix(..)
+            | Refusal::TooManyPrefixes(_)
             | Refusal::TooManyServices(..)
             | Refusal::TooManyBackends(..) => Self::invalid(&detail),
         }

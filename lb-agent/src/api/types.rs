@@ -1,5 +1,7 @@
 //! What the API answers with. Field names are a contract: scripts and the command line read them.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::tcp::HttpCounts;
@@ -10,6 +12,7 @@ use crate::model::{
     Admin, Affinity, Checks, Endpoint, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, Strategy,
     Track, Weight,
 };
+use crate::model::{FlowLimit, Prefix};
 
 /// A service in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -52,6 +55,14 @@ pub struct ServiceDetail {
     /// The service.
     #[serde(flatten)]
     pub service: ServiceView,
+    /// Limit of its new flows.
+    pub limit_new_flows: FlowLimit,
+    /// Limit of each source's.
+    pub limit_source: FlowLimit,
+    /// Clients that get in; if there are any, nobody else does.
+    pub allow: BTreeSet<Prefix>,
+    /// Clients that do not.
+    pub deny: BTreeSet<Prefix>,
     /// Its backends.
     pub backend_list: Vec<BackendView>,
 }

@@ -8,7 +8,7 @@ use super::types::{
 use crate::control::{BackendNow, Changed, Explained, FlowRow, Snapshot};
 use crate::datapath::{EventCount, Explanation, FlowInfo, ReasonCount};
 use crate::health::Health;
-use crate::model::{Endpoint, Refusal, Service, ServiceName};
+use crate::model::{Endpoint, Guard, Refusal, Service, ServiceName};
 
 impl Snapshot {
     /// The revision that changed a service last; of one that is not there, the latest.
@@ -23,8 +23,10 @@ impl Snapshot {
 
     /// One service with its backends.
     pub(super) fn service(&self, name: &ServiceName) -> Result<ServiceDetail, Refusal> {
-        let service = self.view(self.desired.service(name)?);
-        Ok(ServiceDetail { service, backend_list: self.backends_of(name)? })
+        let wanted = self.desired.service(name)?;
+        let Guard { limit_new_flows, limit_source, allow, deny } = Guard::clone(&wanted.guard);
+        let (service, backend_list) = (self.view(wanted), self.backends_of(name)?);
+        Ok(ServiceDetail { service, limit_new_flows, limit_source, allow, deny, backend_list })
     }
 
     /// Every backend of every service.

@@ -11,8 +11,8 @@ use super::table::{Column, render};
 use crate::api::types::{ServiceDetail, ServiceView};
 use crate::client::Client;
 use crate::model::{
-    Affinity, Checks, Endpoint, HealthArgument, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName,
-    Strategy, Track,
+    Affinity, Checks, Endpoint, FlowLimit, HealthArgument, Mode, OnBackendDown, OnNoBackend, Prefix,
+    Protocol, ServiceName, Strategy, Track, listed,
 };
 
 /// Lists, adds, changes and removes services.
@@ -83,6 +83,9 @@ Examples:
   lb-agent service set web --strategy least-connections
   lb-agent service set web --on-backend-down reset
   lb-agent service set web --affinity 10m
+  lb-agent service set web --limit-new-flows 5000/s,burst=10000 --limit-source 20/s,prefix=24
+  lb-agent service set web --deny 198.51.100.0/24 --deny 203.0.113.7
+  lb-agent service set web --unlist 203.0.113.7
   lb-agent service set web --health tcp,interval=500ms,fall=2
   lb-agent service set web --health none";
 
@@ -115,20 +118,39 @@ struct Properties {
     /// For how long after its last new flow a client's flows go where that one went: `off` (the default), or 1s to 24h.
     #[arg(long, value_name = "TIME|off")]
     affinity: Option<Affinity>,
+    /// New flows a second that the service takes: `N/s[,burst=M]`, or `none`. The burst is a second's worth unless said.
+    #[arg(long, value_name = "LIMIT")]
+    limit_new_flows: Option<FlowLimit>,
+    /// New flows a second that it takes from each source: `N/s[,burst=M][,prefix=L]`, or `none`.
+    ///
+    /// Sources are told apart by the first L bits of their addresses, 32 of IPv4's and 64 of IPv6's unless said.
+    #[arg(long, value_name = "LIMIT")]
+    limit_source: Option<FlowLimit>,
+    /// Lets clients with this prefix in, and from then on nobody who is not let in by some prefix. Several times: all of them.
+    ///
+    /// Where a client has several prefixes on the lists, the longest decides.
+    #[arg(long, value_name = "PREFIX")]
+    allow: Vec<Prefix>,
+    /// Turns clients with this prefix away, without an answer, also those with a flow. Several times: all of them.
+    #[arg(long, value_name = "PREFIX")]
+    deny: Vec<Prefix>,
 }
 
 /// The same, and something must be said.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, args = ["strategy", "mode", "health", "on_no_backend", "on_backend_down", "affinity"])]
+#[group(required = true, multiple = true, args = ["strategy", "mode", "health", "on_no_backend", "on_backend_down", "affinity", "limit_new_flows", "limit_source", "allow", "deny", "unlist"])]
 struct RequiredProperties {
     #[command(flatten)]
     properties: Properties,
+    /// Takes this prefix off whichever list has it. Several times: all of them.
+    #[arg(long, value_name = "PREFIX")]
+    unlist: Vec<Prefix>,
 }
 
 impl Properties {
-    /// As the API takes them.
-    fn json(self) -> anyhow::Result<Map<String, Value>> {
-        let Self { strategy, mode, health, on_no_backend, on_backend_down, affinity } = self;
+    /// As the API takes them, the prefixes under the keys `lists`.
+    fn json(self, lists: [&str; 2]) -> anyhow::Result<Map<String, Value>> {
+        let Self { strategy, mode, health, on_no_backend, on_backend_down, affinity, .. } = self;
         let mut body = Map::new();
         let mut put = |key: &str, value: Option<&str>| {
             if let Some(value) = value {
@@ -144,6 +166,18 @@ impl Properties {
         }
         if !health.is_empty() {
             body.insert("health".to_owned(), json!(Checks::new(health)?));
+        }
+        let limits = [("limit-new-flows", self.limit_new_flows), ("limit-source", self.limit_source)];
+        for (key, limit) in limits {
+            if let Some(limit) = limit {
+                body.insert(key.to_owned(), json!(limit));
+            }
+        }
+        let [allow, deny] = lists;
+        for (key, prefixes) in [(allow, self.allow), (deny, self.deny)] {
+            if !prefixes.is_empty() {
+                body.insert(key.to_owned(), json!(prefixes));
+            }
         }
         Ok(body)
     }
@@ -161,7 +195,7 @@ impl Arguments {
                 output.data(&service, detail)
             }
             Verb::Add { name, vip, protocol, track, properties } => {
-                let mut body = properties.json()?;
+                let mut body = properties.json(["allow", "deny"])?;
                 body.extend([("name".to_owned(), json!(name)), ("vip".to_owned(), json!(vip))]);
                 body.extend([("protocol".to_owned(), json!(protocol)), ("track".to_owned(), json!(track))]);
                 let call = client.call(Method::POST, &["services"]).json(&Value::Object(body));
@@ -169,7 +203,12 @@ impl Arguments {
                 output.done(&service, &format!("service {name} added: {protocol} {vip}"))
             }
             Verb::Set { name, properties, condition } => {
-                let body = Value::Object(properties.properties.json()?);
+                let RequiredProperties { properties, unlist } = properties;
+                let mut body = properties.json(["add-allow", "add-deny"])?;
+                if !unlist.is_empty() {
+                    body.insert("unlist".to_owned(), json!(unlist));
+                }
+                let body = Value::Object(body);
                 let call = client.call(Method::PATCH, &["services", name.as_str()]).json(&body);
                 let service: ServiceDetail = condition.on(call).read()?;
                 output.done(&service, &format!("service {name} changed"))
@@ -221,6 +260,10 @@ fn detail(detail: &ServiceDetail) -> String {
         ("on-no-backend", service.on_no_backend.to_string()),
         ("on-backend-down", service.on_backend_down.to_string()),
         ("affinity", service.affinity.to_string()),
+        ("limit-new-flows", detail.limit_new_flows.to_string()),
+        ("limit-source", detail.limit_source.to_string()),
+        ("allow", listed(&detail.allow)),
+        ("deny", listed(&detail.deny)),
         ("health", service.health.to_string()),
         ("revision", service.revision.to_string()),
     ];

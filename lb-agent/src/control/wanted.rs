@@ -1,5 +1,7 @@
 //! From what is desired and what is known of health to what the data plane shall do. Pure.
 
+use std::sync::Arc;
+
 use super::reports::{EffectiveWeight, Headroom};
 use crate::datapath::{Wanted, WantedBackend, WantedService};
 use crate::health::Health;
@@ -53,6 +55,7 @@ fn wanted_service(
         on_no_backend: service.on_no_backend,
         on_backend_down: service.on_backend_down,
         affinity: service.affinity,
+        guard: Arc::clone(&service.guard),
         backends,
     }
 }

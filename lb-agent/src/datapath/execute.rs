@@ -1,17 +1,19 @@
 //! Carries a plan out. The only place that writes services, backends, tables and the directory.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use lb_common::backend::{Backend, IN_USE, Load, Standing};
 use lb_common::directory::Bucket;
 use lb_common::service::{CHANGED_NOW, Options, Service, ServiceState, Table};
-use lb_common::slot::{self, SLOTS_PER_LINE, SlotLine};
+use lb_common::slot::{self, SLOTS_PER_LINE, SlotLine, members, members_line};
 
 use super::arrays::Arrays;
 use super::identity::Endpoint;
 use super::observed::{Observed, Rested, region_of};
 use super::plan::Action;
+use super::prefixes::List;
 use super::tables;
 
 /// What a plan needs beside the rows.
@@ -20,6 +22,10 @@ pub(crate) trait World {
     fn grace_period(&mut self) -> anyhow::Result<()>;
     /// Gives this host an address and announces it.
     fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()>;
+    /// Writes prefix lists that no service's options name.
+    fn write_list(&mut self, service: u16, generation: u16, list: &Arc<List>) -> anyhow::Result<()>;
+    /// Erases prefix lists that no packet asks for any more.
+    fn erase_list(&mut self, service: u16, generation: u16) -> anyhow::Result<()>;
     /// Takes an address off this host.
     fn remove_address(&mut self, address: IpAddr) -> anyhow::Result<()>;
 }
@@ -46,6 +52,13 @@ pub(crate) fn execute(
         &Action::PutService { id, vip, table, options } => {
             put_service(arrays, rested, id, vip, (table, options));
         }
+        &Action::SetLimits { service, limits: [all, source] } => {
+            let state = &arrays.service_states[usize::from(service)];
+            state.service_limit.store(all.0);
+            state.source_limit.store(source.0);
+        }
+        Action::WriteList { service, generation, list } => world.write_list(*service, *generation, list)?,
+        &Action::EraseList { service, generation } => world.erase_list(service, generation)?,
         &Action::SetOptions { service, options } => {
             arrays.services[usize::from(service)].options.store(options.0);
         }
@@ -149,6 +162,7 @@ fn write_table(arrays: &mut Arrays, region: u32, slots: &[u16]) {
         backends[..chunk.len()].copy_from_slice(chunk);
         arrays.slots.write(line, SlotLine { backends });
     }
+    arrays.slots.write(first + members_line(slots.len() as u32) as usize, members(slots));
 }
 
 fn write_directory(arrays: &mut Arrays, half: usize, key: u64, buckets: &[Bucket]) {
@@ -172,6 +186,14 @@ pub(crate) fn set_up(arrays: &mut Arrays, actions: impl IntoIterator<Item = Acti
 
     impl World for Still {
         fn grace_period(&mut self) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn write_list(&mut self, _: u16, _: u16, _: &Arc<List>) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn erase_list(&mut self, _: u16, _: u16) -> anyhow::Result<()> {
             Ok(())
         }
 

@@ -1,11 +1,13 @@
 //! What a plan changes outside of the maps: addresses, system settings, and time that passes.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use super::execute::World;
 use super::grace::Grace;
+use super::prefixes::{List, Trie};
 use super::sysctl::Sysctl;
 use super::vip::Vips;
 
@@ -13,6 +15,8 @@ use super::vip::Vips;
 pub(super) struct Host {
     /// The addresses; `None` where they are left to others.
     pub(super) vips: Option<Vips>,
+    /// The prefix lists.
+    pub(super) trie: Trie,
     sysctl: Sysctl,
     forwards_ipv6: bool,
     grace: Grace,
@@ -20,8 +24,8 @@ pub(super) struct Host {
 
 impl Host {
     /// A host whose settings for IPv6 have not been looked at.
-    pub(super) const fn new(vips: Option<Vips>, sysctl: Sysctl) -> Self {
-        Self { vips, sysctl, forwards_ipv6: false, grace: Grace::Membarrier }
+    pub(super) const fn new(vips: Option<Vips>, trie: Trie, sysctl: Sysctl) -> Self {
+        Self { vips, trie, sysctl, forwards_ipv6: false, grace: Grace::Membarrier }
     }
 
     /// Lets the kernel forward IPv6, once there is a service that needs it.
@@ -51,6 +55,14 @@ impl Host {
 impl World for Host {
     fn grace_period(&mut self) -> anyhow::Result<()> {
         self.grace.wait()
+    }
+
+    fn write_list(&mut self, service: u16, generation: u16, list: &Arc<List>) -> anyhow::Result<()> {
+        self.trie.write(service, generation, list)
+    }
+
+    fn erase_list(&mut self, service: u16, generation: u16) -> anyhow::Result<()> {
+        self.trie.erase(service, generation)
     }
 
     fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()> {

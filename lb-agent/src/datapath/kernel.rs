@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, anyhow, bail};
 use aya::maps::HashMap;
+use aya::maps::lpm_trie::LpmTrie;
 use aya::programs::Program;
 use lb_common::maps;
 use lb_common::service::{Service, Table};
@@ -27,6 +28,7 @@ use super::load::{Loaded, load};
 use super::observed::{Observed, Rested, region_of, service_key};
 use super::pins::PinDir;
 use super::plan::{self, Action, TableInputs, diff};
+use super::prefixes::Trie;
 use super::start::{bring_up, interfaces, sizes};
 use super::sweep::Sweep;
 use super::sysctl::Sysctl;
@@ -104,6 +106,9 @@ impl Kernel {
             loaded.object.take_map(maps::LINKS).ok_or_else(|| anyhow!("the BPF object has no map LINKS"))?;
         let mut links = Links::new(HashMap::try_from(map).context("map LINKS")?)?;
         links.update(&all);
+        let map = loaded.object.take_map(maps::PREFIXES);
+        let map = map.ok_or_else(|| anyhow!("the BPF object has no map PREFIXES"))?;
+        let trie = Trie::open(LpmTrie::try_from(map).context("map PREFIXES")?)?;
         let vips = match (config.manage_vips, attachments.first()) {
             (true, Some(first)) => Some(Vips::open(pins.path(), sizes.services, first)?),
             _ => None,
@@ -125,7 +130,7 @@ impl Kernel {
             sweep: Sweep::default(),
             ticks: 0,
             links,
-            host: Host::new(vips, sysctl),
+            host: Host::new(vips, trie, sysctl),
             diagnostics,
             pins,
         };
@@ -135,7 +140,8 @@ impl Kernel {
 
     fn observed(&self) -> anyhow::Result<Observed> {
         let addresses = self.host.vips.as_ref().map(Vips::addresses).transpose()?;
-        Ok(Observed::read(&self.loaded.arrays, &self.rested, addresses))
+        let lists = self.host.trie.lists.clone();
+        Ok(Observed { lists, ..Observed::read(&self.loaded.arrays, &self.rested, addresses) })
     }
 
     fn diff(&self, wanted: &Wanted) -> anyhow::Result<plan::Plan> {

@@ -28,6 +28,7 @@ mod next_hops;
 mod observed;
 mod pins;
 mod plan;
+mod prefixes;
 mod start;
 mod sweep;
 mod sysctl;
@@ -37,10 +38,11 @@ mod vip;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Affinity, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
+use crate::model::{Affinity, Guard, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 pub use network::Network;
 
 /// Everything the data plane shall do: the desired state with the verdicts of health and drain applied.
@@ -69,6 +71,8 @@ pub struct WantedService {
     pub on_backend_down: OnBackendDown,
     /// For how long a client's flows follow those before them.
     pub affinity: Affinity,
+    /// Who gets in, and how often.
+    pub guard: Arc<Guard>,
     /// In the order of their addresses. Those that are gone for good are absent.
     pub backends: Vec<WantedBackend>,
 }

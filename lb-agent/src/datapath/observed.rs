@@ -5,11 +5,13 @@ use std::net::IpAddr;
 
 use lb_common::backend::{Backend, IN_USE, Standing};
 use lb_common::directory;
+use lb_common::limit::Limit;
 use lb_common::service::{Options, Service, Table};
 use lb_common::slot;
 
 use super::arrays::Arrays;
 use super::identity::Endpoint;
+use super::prefixes::Lists;
 
 /// The state of everything that a plan may change.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +28,8 @@ pub(crate) struct Observed {
     pub(crate) half: usize,
     /// What can be reused at once.
     pub(crate) rested: Rested,
+    /// Prefix lists that are in the trie.
+    pub(crate) lists: Lists,
     /// Addresses of this host, and which of them are there because of us; `None` where addresses are left to others.
     pub(crate) addresses: Option<Addresses>,
 }
@@ -36,6 +40,7 @@ pub(crate) struct ObservedService {
     pub(crate) id: u16,
     pub(crate) table: Table,
     pub(crate) options: Options,
+    pub(crate) limits: [Limit; 2],
 }
 
 /// A backend in use.
@@ -81,7 +86,9 @@ impl Observed {
                 Occupancy::Resting => {}
                 Occupancy::InUse => {
                     let (table, options) = (Table(row.table.load()), Options(row.options.load()));
-                    let service = ObservedService { id, table, options };
+                    let state = &arrays.service_states[usize::from(id)];
+                    let limits = [&state.service_limit, &state.source_limit].map(|word| Limit(word.load()));
+                    let service = ObservedService { id, table, options, limits };
                     observed.services.insert(service_key(row), service);
                 }
             }

@@ -12,7 +12,9 @@ use lb_common::directory;
 use lb_common::flow::{Bucket, Bucket4, Bucket6, Data, Entry, Key, State};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::latency::{ConnectTimes, Latency, MAGNITUDES, UNIT};
+use lb_common::limit::SourceLine;
 use lb_common::next_hop::NextHop;
+use lb_common::prefix::PrefixKey;
 use lb_common::reason::{Event, Reason};
 use lb_common::service::{OnNoBackend, Service, ServiceState, Table};
 use lb_common::settings::Settings;
@@ -251,6 +253,14 @@ impl Tables for View<'_> {
     }
 
     fn icmp_budget(&self) -> Option<&IcmpBudget> {
+        None
+    }
+
+    fn source_line(&self, _: u32) -> Option<&SourceLine> {
+        None
+    }
+
+    fn listed(&self, _: &PrefixKey) -> Option<u32> {
         None
     }
 

@@ -1,13 +1,18 @@
 //! Every change that can be asked for, as data, and what it makes of a state. No I/O, no clock.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::affinity::Affinity;
 use super::desired::Desired;
 use super::endpoint::Endpoint;
+use super::flow_limit::FlowLimit;
+use super::guard::Guard;
 use super::health::Checks;
 use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Strategy, Track};
 use super::name::ServiceName;
+use super::prefix::Prefix;
 use super::refusal::Refusal;
 use super::service::{Backend, Removing, Service};
 use super::weight::Weight;
@@ -50,6 +55,23 @@ pub struct ServiceChange {
     pub on_backend_down: Option<OnBackendDown>,
     /// For how long a client's flows follow those before them.
     pub affinity: Option<Affinity>,
+    /// Limit of new flows.
+    pub limit_new_flows: Option<FlowLimit>,
+    /// Limit of each source's new flows.
+    pub limit_source: Option<FlowLimit>,
+    /// The whole list of clients that get in.
+    pub allow: Option<BTreeSet<Prefix>>,
+    /// The whole list of clients that do not.
+    pub deny: Option<BTreeSet<Prefix>>,
+    /// Clients that get in as well.
+    #[serde(default)]
+    pub add_allow: Vec<Prefix>,
+    /// Clients that do not either.
+    #[serde(default)]
+    pub add_deny: Vec<Prefix>,
+    /// Prefixes that are to be on neither list.
+    #[serde(default)]
+    pub unlist: Vec<Prefix>,
     /// What decides whether a backend is fit.
     pub health: Option<Checks>,
 }
@@ -99,7 +121,10 @@ impl Change {
 
 impl ServiceChange {
     fn apply(&self, service: &mut Service) {
-        let Self { strategy, mode, on_no_backend, on_backend_down, affinity, health } = self;
+        let Self { strategy, mode, on_no_backend, on_backend_down, affinity, health, .. } = self;
+        if self.changes_guard() {
+            service.guard = Arc::new(self.guard(&service.guard).for_vip(service.vip));
+        }
         service.strategy = strategy.unwrap_or(service.strategy);
         service.mode = mode.unwrap_or(service.mode);
         service.on_no_backend = on_no_backend.unwrap_or(service.on_no_backend);
@@ -108,6 +133,30 @@ impl ServiceChange {
         if let Some(health) = health {
             service.health = health.clone();
         }
+    }
+}
+
+impl ServiceChange {
+    fn changes_guard(&self) -> bool {
+        self.limit_new_flows.is_some()
+            || self.limit_source.is_some()
+            || self.allow.is_some()
+            || self.deny.is_some()
+            || [&self.add_allow, &self.add_deny, &self.unlist].iter().any(|prefixes| !prefixes.is_empty())
+    }
+
+    /// The guard after the change: whole lists first, then what is added to them and taken from them.
+    fn guard(&self, before: &Guard) -> Guard {
+        let mut guard = Guard {
+            limit_new_flows: self.limit_new_flows.unwrap_or(before.limit_new_flows),
+            limit_source: self.limit_source.unwrap_or(before.limit_source),
+            allow: self.allow.clone().unwrap_or_else(|| before.allow.clone()),
+            deny: self.deny.clone().unwrap_or_else(|| before.deny.clone()),
+        };
+        guard.unlist(&self.unlist);
+        guard.allow(&self.add_allow);
+        guard.deny(&self.add_deny);
+        guard
     }
 }
 

@@ -47,6 +47,7 @@ impl Desired {
             if service.strategy == Strategy::LeastLatency && service.protocol == Protocol::Udp {
                 return Err(Refusal::NoHandshakes(service.name.clone()));
             }
+            service.guard.validate(&service.name, service.vip)?;
             for endpoint in service.endpoints() {
                 validate_backend(service, endpoint, &vips)?;
                 let services = sharing.entry((endpoint, service.protocol)).or_default();
@@ -71,6 +72,10 @@ impl Desired {
         let (services, backends) = (self.services.len(), self.backend_count());
         if services > limits.services as usize {
             return Err(Refusal::TooManyServices(services, limits.services));
+        }
+        let prefixes = self.services.values().map(|service| service.guard.prefixes()).sum();
+        if prefixes > lb_common::maps::MAX_PREFIXES as usize {
+            return Err(Refusal::TooManyPrefixes(prefixes));
         }
         if backends > limits.backends as usize {
             return Err(Refusal::TooManyBackends(backends, limits.backends));
@@ -104,6 +109,11 @@ fn validate_track(service: &Service) -> Result<(), Refusal> {
         Track::Exceptions if service.affinity != Affinity::default() => {
             let what = format!("`affinity = \"{}\"`", service.affinity);
             refused(&what, "set it to \"off\", or choose source-hash")
+        }
+        Track::Exceptions
+            if service.guard.limit_new_flows.0.is_some() || service.guard.limit_source.0.is_some() =>
+        {
+            refused("a limit of new flows", "set limit-new-flows and limit-source to \"none\"")
         }
         Track::Exceptions if !service.strategy.is_hash() => {
             let what = format!("`strategy = \"{}\"`", service.strategy);
@@ -162,6 +172,31 @@ mod tests {
             refusal(&service("a", "10.0.0.1:80", &["[fd00::2]:80"]), Limits::default()),
             "service `a`: backend [fd00::2]:80 is IPv6, its VIP 10.0.0.1:80 is IPv4: both must be of one family"
         );
+    }
+
+    #[test]
+    fn guards_are_checked_against_the_vip() {
+        let state = |key: &str| service("a", "10.0.0.1:80", &[]) + key + "\n";
+        for (key, message) in [
+            (
+                "deny = [\"fd00::/8\"]",
+                "service `a`: prefix fd00::/8 is IPv6, its VIP 10.0.0.1:80 is IPv4: both must be of one family",
+            ),
+            (
+                "allow = [\"10.0.0.0/8\"]\ndeny = [\"10.0.0.0/8\"]",
+                "service `a`: prefix 10.0.0.0/8 is allowed and denied: take it out of one of the lists",
+            ),
+            (
+                "limit-new-flows = \"10/s,prefix=24\"",
+                "service `a`: limit-new-flows has no prefix: it counts all sources together; limit-source counts each",
+            ),
+            (
+                "limit-source = \"10/s,prefix=64\"",
+                "service `a`: limit-source with prefix=64: the VIP 10.0.0.1:80 is IPv4, whose addresses have 32 bits",
+            ),
+        ] {
+            assert_eq!(refusal(&state(key), Limits::default()), message);
+        }
     }
 
     #[test]

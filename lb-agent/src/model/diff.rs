@@ -1,9 +1,11 @@
 //! What differs between two states, for people: the upper half of what `apply` prints.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::desired::Desired;
 use super::endpoint::Endpoint;
+use super::prefix::Prefix;
 use super::service::Service;
 
 /// One line for each object that comes, goes or changes, in the order of their names.
@@ -39,7 +41,7 @@ fn properties(before: &Service, after: &Service) -> impl Iterator<Item = String>
 }
 
 /// Every property that can differ between two services of one name, as text.
-fn described(service: &Service) -> [(&'static str, String); 9] {
+fn described(service: &Service) -> [(&'static str, String); 13] {
     [
         ("vip", service.vip.to_string()),
         ("protocol", service.protocol.to_string()),
@@ -49,8 +51,24 @@ fn described(service: &Service) -> [(&'static str, String); 9] {
         ("on-no-backend", service.on_no_backend.to_string()),
         ("on-backend-down", service.on_backend_down.to_string()),
         ("affinity", service.affinity.to_string()),
+        ("limit-new-flows", service.guard.limit_new_flows.to_string()),
+        ("limit-source", service.guard.limit_source.to_string()),
+        ("allow", listed(&service.guard.allow)),
+        ("deny", listed(&service.guard.deny)),
         ("health", service.health.to_string()),
     ]
+}
+
+/// A list of prefixes in a line: all of a short one, the beginning of a long one and a hash that tells it from others.
+pub fn listed(prefixes: &BTreeSet<Prefix>) -> String {
+    const SHOWN: usize = 4;
+    let mut words: Vec<_> = prefixes.iter().take(SHOWN).map(Prefix::to_string).collect();
+    if prefixes.len() > SHOWN {
+        let mut hasher = DefaultHasher::new();
+        prefixes.hash(&mut hasher);
+        words.push(format!("{} more (#{:08x})", prefixes.len() - SHOWN, hasher.finish() as u32));
+    }
+    if words.is_empty() { "none".to_owned() } else { words.join(" ") }
 }
 
 fn backends(before: &Service, after: &Service) -> Vec<String> {

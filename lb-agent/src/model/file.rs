@@ -2,16 +2,21 @@
 //!
 //! The printed form is canonical: every key in a fixed order, defaults written out, services and backends sorted.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::affinity::Affinity;
 use super::desired::Desired;
 use super::endpoint::Endpoint;
+use super::flow_limit::FlowLimit;
+use super::guard::Guard;
 use super::health::{Checks, HealthSpec};
 use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 use super::name::ServiceName;
+use super::prefix::Prefix;
 use super::quote::{Quoted, shorten};
 use super::refusal::Refusal;
 use super::service::{Backend, Service};
@@ -50,6 +55,14 @@ pub struct RawService {
     on_backend_down: OnBackendDown,
     #[serde(default)]
     affinity: Affinity,
+    #[serde(default, rename = "limit-new-flows")]
+    limit_new_flows: FlowLimit,
+    #[serde(default, rename = "limit-source")]
+    limit_source: FlowLimit,
+    #[serde(default)]
+    allow: BTreeSet<Prefix>,
+    #[serde(default)]
+    deny: BTreeSet<Prefix>,
     health: Option<Checks>,
     #[serde(default, rename = "backend")]
     backends: Vec<RawBackend>,
@@ -130,7 +143,10 @@ impl RawService {
     /// # Errors
     /// Where a backend stands there twice.
     pub fn service(self) -> Result<Service, Refusal> {
+        let Self { limit_new_flows, limit_source, allow, deny, .. } = self;
+        let guard = Guard { limit_new_flows, limit_source, allow, deny };
         let mut service = Service {
+            guard: Arc::new(guard.for_vip(self.vip)),
             strategy: self.strategy,
             mode: self.mode,
             track: self.track,
@@ -183,6 +199,10 @@ fn print_service(text: &mut String, service: &Service) -> std::fmt::Result {
     writeln!(text, "on-no-backend = \"{}\"", service.on_no_backend)?;
     writeln!(text, "on-backend-down = \"{}\"", service.on_backend_down)?;
     writeln!(text, "affinity = \"{}\"", service.affinity)?;
+    writeln!(text, "limit-new-flows = \"{}\"", service.guard.limit_new_flows)?;
+    writeln!(text, "limit-source = \"{}\"", service.guard.limit_source)?;
+    print_prefixes(text, "allow", &service.guard.allow)?;
+    print_prefixes(text, "deny", &service.guard.deny)?;
     if service.health.is_empty() {
         writeln!(text, "\n[service.health]\ntype = \"none\"")?;
     }
@@ -198,6 +218,17 @@ fn print_service(text: &mut String, service: &Service) -> std::fmt::Result {
         writeln!(text, "admin = \"{}\"", backend.admin)?;
     }
     Ok(())
+}
+
+/// One prefix a line where there are several, so that versions of a long list can be compared.
+fn print_prefixes(text: &mut String, key: &str, prefixes: &BTreeSet<Prefix>) -> std::fmt::Result {
+    if prefixes.len() < 2 {
+        let one = prefixes.first().map(|prefix| format!("\"{prefix}\"")).unwrap_or_default();
+        return writeln!(text, "{key} = [{one}]");
+    }
+    writeln!(text, "{key} = [")?;
+    prefixes.iter().try_for_each(|prefix| writeln!(text, "    \"{prefix}\","))?;
+    writeln!(text, "]")
 }
 
 fn print_check(text: &mut String, check: &HealthSpec) -> std::fmt::Result {

@@ -6,6 +6,7 @@ use proptest::sample::select;
 use proptest::strategy::Strategy as Generator;
 
 use super::*;
+use crate::model::flow_limit::Rate;
 use crate::model::health::HealthArgument;
 use crate::model::health::tests::any_spec;
 
@@ -23,22 +24,50 @@ fn any_checks() -> impl Generator<Value = Checks> {
     })
 }
 
+fn any_prefixes() -> impl Generator<Value = BTreeSet<Prefix>> {
+    let v4 = (any::<u32>(), 0..=32u8).prop_map(|(ip, length)| {
+        let network = u64::from(ip) >> (32 - length) << (32 - length);
+        format!("{}/{length}", Ipv4Addr::from_bits(network as u32))
+    });
+    let v6 = (any::<u64>(), 1..=64u8).prop_map(|(ip, length)| {
+        let network = u128::from(ip) << 64 >> (128 - length) << (128 - length);
+        format!("{}/{length}", Ipv6Addr::from_bits(network))
+    });
+    proptest::collection::btree_set(prop_oneof![v4, v6].prop_map(|text| text.parse().unwrap()), 0..4)
+}
+
+fn any_guard() -> impl Generator<Value = Guard> {
+    let limit = || {
+        (any::<bool>(), 1..=10_000_000u32, 1..=3600u32, any::<bool>(), 0..=128u8).prop_map(
+            |(on, flows, burst, told, prefix)| {
+                FlowLimit(on.then_some(Rate { flows, burst, prefix: told.then_some(prefix) }))
+            },
+        )
+    };
+    (limit(), limit(), any_prefixes(), any_prefixes()).prop_map(
+        |(limit_new_flows, limit_source, allow, deny)| Guard { limit_new_flows, limit_source, allow, deny },
+    )
+}
+
 fn any_service() -> impl Generator<Value = Service> {
     let backend = (any::<u16>(), select(Admin::ALL))
         .prop_map(|(weight, admin)| Backend { weight: Weight::from(weight), admin });
     let words =
         (select(Protocol::ALL), select(Strategy::ALL), select(OnNoBackend::ALL), select(OnBackendDown::ALL));
-    ("[A-Za-z0-9._-]{1,63}", any_endpoint(), words, any_checks(), btree_map(any_endpoint(), backend, 0..4))
-        .prop_map(|(name, vip, (protocol, strategy, on_no_backend, on_backend_down), health, backends)| {
+    let backends = btree_map(any_endpoint(), backend, 0..4);
+    ("[A-Za-z0-9._-]{1,63}", any_endpoint(), words, any_checks(), backends, any_guard()).prop_map(
+        |(name, vip, (protocol, strategy, on_no_backend, on_backend_down), health, backends, guard)| {
             Service {
                 strategy,
                 on_no_backend,
                 on_backend_down,
+                guard: Arc::new(guard.for_vip(vip)),
                 health,
                 backends,
                 ..Service::new(name.parse().unwrap(), vip, protocol)
             }
-        })
+        },
+    )
 }
 
 /// Any state as far as its file is concerned; not every one of them passes [`Desired::validate`].
@@ -68,6 +97,10 @@ track = "full"
 on-no-backend = "reset"
 on-backend-down = "rebalance"
 affinity = "off"
+limit-new-flows = "none"
+limit-source = "none"
+allow = []
+deny = []
 
 [service.health]
 type = "tcp"
@@ -129,7 +162,7 @@ fn each_bad_file_has_its_message() {
     let cases = [
         (
             format!("{SERVICE}colour = \"red\"\n"),
-            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `track`, `on-no-backend`, `on-backend-down`, `affinity`, `health`, `backend`",
+            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `track`, `on-no-backend`, `on-backend-down`, `affinity`, `limit-new-flows`, `limit-source`, `allow`, `deny`, `health`, `backend`",
         ),
         (
             format!("{SERVICE}strategy = \"fastest\"\n"),

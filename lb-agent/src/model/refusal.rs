@@ -3,6 +3,7 @@
 use super::endpoint::Endpoint;
 use super::keyword::Protocol;
 use super::name::ServiceName;
+use super::prefix::Prefix;
 
 /// A change that cannot be made. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +47,30 @@ pub enum Refusal {
     /// The data plane walks the services of an endpoint, and its walk is bounded.
     #[error("service `{0}`: backend {1}/{2} serves {max} services already: give it another address or port", max = Refusal::MAX_SHARED)]
     Shared(ServiceName, Endpoint, Protocol),
+    /// Clients of a service are of its VIP's family.
+    #[error("service `{service}`: prefix {prefix} is {}, its VIP {vip} is {}: both must be of one family", prefix.family(), vip.family())]
+    PrefixFamily {
+        /// The service.
+        service: ServiceName,
+        /// The prefix.
+        prefix: Prefix,
+        /// The service's address.
+        vip: Endpoint,
+    },
+    /// A prefix cannot be let in and turned away.
+    #[error("service `{0}`: prefix {1} is allowed and denied: take it out of one of the lists")]
+    PrefixTwice(ServiceName, Prefix),
+    /// A limit of all flows does not tell sources apart.
+    #[error(
+        "service `{0}`: limit-new-flows has no prefix: it counts all sources together; limit-source counts each"
+    )]
+    LimitPrefix(ServiceName),
+    /// IPv4 addresses have 32 bits.
+    #[error("service `{0}`: limit-source with prefix={1}: the VIP {2} is IPv4, whose addresses have 32 bits")]
+    SourcePrefix(ServiceName, u8, Endpoint),
+    /// The trie for prefixes is full.
+    #[error("{0} prefixes are more than the {max} that there is room for: aggregate some", max = lb_common::maps::MAX_PREFIXES)]
+    TooManyPrefixes(usize),
     /// The table for services is full.
     #[error(
         "{0} services are more than `[limits] services = {1}`: remove some, or raise the limit in the configuration"

@@ -1,10 +1,12 @@
 //! A service and its backends, as the operator wants them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::affinity::Affinity;
 use super::endpoint::Endpoint;
+use super::guard::Guard;
 use super::health::Checks;
 use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 use super::name::ServiceName;
@@ -31,6 +33,8 @@ pub struct Service {
     pub on_backend_down: OnBackendDown,
     /// For how long a client's flows follow those before them.
     pub affinity: Affinity,
+    /// Who gets in, and how often. Shared: a list can be long.
+    pub guard: Arc<Guard>,
     /// What decides whether a backend is fit.
     pub health: Checks,
     /// Those that belong to it.
@@ -70,6 +74,7 @@ impl Service {
             on_no_backend: OnNoBackend::default(),
             on_backend_down: OnBackendDown::default(),
             affinity: Affinity::default(),
+            guard: Arc::default(),
             health: Checks::default_of(protocol),
             backends: BTreeMap::new(),
             removing: BTreeMap::new(),

@@ -15,6 +15,8 @@ pub trait Key: Copy + PartialEq + core::fmt::Debug {
     fn hash(self, key: u64) -> u64;
     /// Whether the stored key is this one.
     fn is(self, stored: &Self::Stored) -> bool;
+    /// Whether the stored key is of the same client, address and port, but of another service.
+    fn is_sibling(self, stored: &Self::Stored) -> bool;
     /// Writes the key. Only the holder of the bucket's lock may.
     fn write(self, stored: &Self::Stored);
     /// The key as words, those that it does not have zero: functions of the kernel take words in registers, where a key
@@ -75,6 +77,12 @@ impl Key for Key4 {
     }
 
     #[inline(always)]
+    fn is_sibling(self, stored: &Word) -> bool {
+        let difference = stored.load() ^ self.0;
+        difference != 0 && difference & !SERVICE == 0
+    }
+
+    #[inline(always)]
     fn write(self, stored: &Word) {
         stored.store(self.0);
     }
@@ -123,6 +131,15 @@ impl Key for Key6 {
     #[inline(always)]
     fn from_words(words: [u64; 3]) -> Self {
         Self(words)
+    }
+
+    #[inline(always)]
+    fn is_sibling(self, stored: &[Word; 3]) -> bool {
+        let difference = stored[2].load() ^ self.0[2];
+        difference != 0
+            && difference & !SERVICE == 0
+            && stored[0].load() == self.0[0]
+            && stored[1].load() == self.0[1]
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 //! they would start 56 bytes into a cache line and every 64-byte row would straddle two.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, ProgramArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
@@ -13,9 +13,11 @@ use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::latency::ConnectTimes;
+use lb_common::limit::SourceLine;
 use lb_common::link::Link;
 use lb_common::maps;
 use lb_common::next_hop::NextHop;
+use lb_common::prefix::PrefixKey;
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
@@ -69,6 +71,10 @@ pub(super) static CONNECT_TIMES: Array<ConnectTimes, { CPUS * BACKENDS_SIZE as u
 #[btf_map]
 pub(super) static ICMP_BUDGET: Array<IcmpBudget, CPUS, MMAPABLE> = Array::new();
 
+#[btf_map]
+pub(super) static SOURCES: Array<SourceLine, { maps::SOURCE_LINES as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+pub(super) static PREFIXES: LpmTrie<PrefixKey, u32, { maps::PREFIX_CAPACITY as usize }> = LpmTrie::new();
 #[btf_map]
 pub(super) static FRAGMENTS: LruHashMap<FragmentKey, Ports, { maps::FRAGMENT_CAPACITY as usize }> =
     LruHashMap::new();

@@ -2,6 +2,7 @@
 
 mod cold;
 mod frame;
+mod guards;
 mod maps;
 mod tables;
 mod tracepoints;

@@ -5,10 +5,12 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_PROHIBIT,
     BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, bpf_fib_lookup as FibLookup,
 };
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns,
 };
 use aya_ebpf::programs::XdpContext;
+use lb_common::address::Address;
 use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
@@ -16,7 +18,10 @@ use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::latency::ConnectTimes;
+use lb_common::limit::SourceLine;
+use lb_common::maps::SOURCE_LINES;
 use lb_common::next_hop::{Hop, NextHop, Tag};
+use lb_common::prefix::{LIST_BITS, PrefixKey};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
@@ -25,7 +30,7 @@ use lb_ebpf::open::Opening;
 use lb_ebpf::tables::{Route, RouteQuery, Tables};
 
 use super::frame::opaque;
-use super::{cold, maps};
+use super::{cold, guards, maps};
 
 /// The maps, with the rows that every packet needs looked up once.
 pub(super) struct KernelTables<'a> {
@@ -135,6 +140,42 @@ impl Tables for KernelTables<'_> {
     }
 
     #[inline(always)]
+    fn settle4(&self, opening: &Opening<Ipv4>, chosen: u16) -> u16 {
+        guards::settle4(opening, chosen)
+    }
+
+    #[inline(always)]
+    fn settle6(&self, opening: &Opening<Ipv6>, chosen: u16) -> u16 {
+        guards::settle6(opening, chosen)
+    }
+
+    #[inline(always)]
+    fn is_taken(&self, id: u16, home: u64, second: u64) -> bool {
+        guards::is_taken(id, home, second)
+    }
+
+    #[inline(always)]
+    fn refuses(&self, service: u16, options: u64, client: Address) -> u32 {
+        guards::refuses(service, options, client)
+    }
+
+    #[inline(always)]
+    fn allows(&self, service: u16, options: u64, client: Address) -> bool {
+        guards::allows(service, options, client)
+    }
+
+    #[inline(always)]
+    fn source_line(&self, hash: u32) -> Option<&SourceLine> {
+        maps::SOURCES.get(hash & (SOURCE_LINES - 1))
+    }
+
+    #[inline(always)]
+    fn listed(&self, key: &PrefixKey) -> Option<u32> {
+        // All bits of the address count; the trie ignores those behind each of its prefixes.
+        maps::PREFIXES.get(&Key::new(LIST_BITS + 128, *key)).copied()
+    }
+
+    #[inline(always)]
     fn fragment(&self, key: &FragmentKey) -> Option<Ports> {
         // SAFETY: copied at once. A row recycled meanwhile gives another datagram's ports, and that fragment is lost.
         unsafe { maps::FRAGMENTS.get(key).copied() }
@@ -144,6 +185,12 @@ impl Tables for KernelTables<'_> {
     fn remember_fragment(&self, key: &FragmentKey, ports: Ports) {
         // An LRU map always has room; where it has not, later fragments are counted as coming before their first.
         let _ = maps::FRAGMENTS.insert(key, ports, 0);
+    }
+
+    #[inline(always)]
+    fn blur(&self, number: u64) -> u64 {
+        let mask = self.settings.flow_key;
+        opaque((number ^ mask) as usize) as u64 ^ mask
     }
 
     #[inline(always)]

@@ -61,11 +61,19 @@ impl Balancer {
 
     /// The time, in the ticks that flows are stamped with.
     fn tick(&mut self) -> u64 {
-        let jiffies = match &self.side {
+        let jiffies = self.jiffies();
+        self.rows().settings.tick(jiffies)
+    }
+
+    /// The clock.
+    ///
+    /// # Panics
+    /// When the kernel does not run the program that tells it.
+    pub fn jiffies(&self) -> u64 {
+        match &self.side {
             Side::Host(tables) => tables.jiffies.get(),
             Side::Kernel(kernel) => kernel.jiffies().expect("the clock program"),
-        };
-        self.rows().settings.tick(jiffies)
+        }
     }
 
     /// Lets time pass on the clock by which handshakes are measured.

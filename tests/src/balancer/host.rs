@@ -8,12 +8,12 @@ use crate::lab::{self, Lab, Rows};
 #[must_use]
 pub fn tables(lab: &Lab) -> MemoryTables {
     let sizes =
-        Sizes { services: 64, backends: 128, slot_lines: 64, flow_buckets: 4096, directory_buckets: 256 };
+        Sizes { services: 96, backends: 128, slot_lines: 256, flow_buckets: 4096, directory_buckets: 256 };
     let mut tables = MemoryTables::new(sizes);
     tables.routes = lab::routes().collect();
     tables.default_route = lab::default_route();
     tables.jiffies.set(5 << 30);
-    rows(&mut tables).configure(lab, sizes.backends);
+    reconfigure(&mut tables, lab);
     tables
 }
 
@@ -21,6 +21,7 @@ pub fn tables(lab: &Lab) -> MemoryTables {
 pub fn reconfigure(tables: &mut MemoryTables, lab: &Lab) {
     let backends = tables.backends.len() as u32;
     rows(tables).configure(lab, backends);
+    tables.prefixes = lab.prefixes().map(|(bits, key, verdict)| ((bits, key), verdict)).collect();
 }
 
 pub(super) fn rows(tables: &mut MemoryTables) -> Rows<'_> {
@@ -40,5 +41,6 @@ pub(super) fn rows(tables: &mut MemoryTables) -> Rows<'_> {
         traffic: &mut tables.traffic,
         connect_times: &mut tables.connect_times,
         icmp_budget: std::slice::from_mut(&mut tables.icmp_budget),
+        sources: &mut tables.sources,
     }
 }

@@ -55,12 +55,18 @@ impl Balancer {
     }
 
     /// Gives it another configuration; flows and counts stay.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
     pub fn configure(&mut self, lab: &Lab) {
-        let backends = match &self.side {
-            Side::Host(tables) => tables.backends.len() as u32,
-            Side::Kernel(kernel) => kernel.backends_per_cpu(),
-        };
-        self.rows().configure(lab, backends);
+        match &mut self.side {
+            Side::Host(tables) => reconfigure(tables, lab),
+            Side::Kernel(kernel) => {
+                let backends = kernel.backends_per_cpu();
+                kernel.rows().configure(lab, backends);
+                kernel.list_prefixes(lab).expect("room for every prefix");
+            }
+        }
     }
 
     /// Forgets flows, fragments, next hops and counts, and takes on a configuration.

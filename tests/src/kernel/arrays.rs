@@ -7,6 +7,7 @@ use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory;
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::latency::ConnectTimes;
+use lb_common::limit::SourceLine;
 use lb_common::maps;
 use lb_common::next_hop::NextHop;
 use lb_common::service::{Service, ServiceState};
@@ -18,8 +19,8 @@ use crate::object::{Mapping, Object};
 
 /// Rows of the backend array, and so of each CPU's traffic.
 pub(super) const BACKENDS: u32 = 128;
-const SERVICES: u32 = 64;
-const SLOT_LINES: u32 = 64;
+const SERVICES: u32 = 96;
+const SLOT_LINES: u32 = 256;
 const FLOW_BUCKETS: u32 = 32_768;
 const DIRECTORY_BUCKETS: u32 = 256;
 /// Far more than the tests use: the LRU starts to forget long before it is full.
@@ -37,6 +38,8 @@ pub(super) const SIZES: &[(&str, u32)] = &[
     (maps::FLOWS4, FLOW_BUCKETS),
     (maps::FLOWS6, FLOW_BUCKETS),
     (maps::NEXT_HOPS, maps::NEXT_HOP_CAPACITY),
+    (maps::SOURCES, maps::SOURCE_LINES),
+    (maps::PREFIXES, maps::PREFIX_CAPACITY),
     (maps::FRAGMENTS, FRAGMENTS),
 ];
 
@@ -67,6 +70,7 @@ pub(super) struct Arrays {
     traffic: Mapping<Traffic>,
     connect_times: Mapping<ConnectTimes>,
     icmp_budget: Mapping<IcmpBudget>,
+    sources: Mapping<SourceLine>,
 }
 
 impl Arrays {
@@ -90,6 +94,7 @@ impl Arrays {
                 traffic: object.rows(maps::TRAFFIC, cpus * BACKENDS)?,
                 connect_times: object.rows(maps::CONNECT_TIMES, cpus * BACKENDS)?,
                 icmp_budget: object.rows(maps::ICMP_BUDGET, cpus)?,
+                sources: object.rows(maps::SOURCES, maps::SOURCE_LINES)?,
             })
         }
     }
@@ -112,6 +117,7 @@ impl Arrays {
             traffic: self.traffic.slice(),
             connect_times: self.connect_times.slice(),
             icmp_budget: self.icmp_budget.slice(),
+            sources: self.sources.slice(),
         }
     }
 }

@@ -11,9 +11,11 @@ mod runner;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::Result;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::maps;
+use lb_common::prefix::{LIST_BITS, PrefixKey};
 
 use crate::lab;
 use crate::object::{Object, possible_cpus};
@@ -26,6 +28,7 @@ pub struct Kernel {
     object: Object,
     arrays: Arrays,
     fragments: HashMap<MapData, FragmentKey, Ports>,
+    prefixes: LpmTrie<MapData, PrefixKey, u32>,
     namespace: Anonymous,
 }
 
@@ -59,7 +62,8 @@ impl Kernel {
         let fragments = object.take(maps::FRAGMENTS)?.try_into()?;
         let arrays = Arrays::map(&object, cpus)?;
         let namespace = Anonymous::create(&lab::script())?;
-        Ok(Self { object, arrays, fragments, namespace })
+        let prefixes = object.take(maps::PREFIXES)?.try_into()?;
+        Ok(Self { object, arrays, fragments, prefixes, namespace })
     }
 
     fn prepare(&mut self) -> Result<()> {
@@ -87,6 +91,18 @@ impl Kernel {
     pub fn forget_fragments(&mut self) -> Result<()> {
         let keys: Vec<FragmentKey> = self.fragments.keys().collect::<Result<_, _>>()?;
         keys.iter().try_for_each(|key| Ok(self.fragments.remove(key)?))
+    }
+
+    /// Gives the trie the lists of a lab, and nothing else.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn list_prefixes(&mut self, lab: &lab::Lab) -> Result<()> {
+        let keys: Vec<Key<PrefixKey>> = self.prefixes.keys().collect::<Result<_, _>>()?;
+        keys.iter().try_for_each(|key| self.prefixes.remove(key))?;
+        lab.prefixes().try_for_each(|(bits, key, verdict)| {
+            Ok(self.prefixes.insert(&Key::new(LIST_BITS + bits, key), verdict, 0)?)
+        })
     }
 
     /// Runs a frame through; what the program returned, and the frame after it.

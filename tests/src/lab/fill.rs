@@ -8,16 +8,17 @@ use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
 use lb_common::directory::{self, Kind, Listing};
 use lb_common::flow::{Bucket, Bucket4, Bucket6, Key};
 use lb_common::latency::ConnectTimes;
+use lb_common::limit::SourceLine;
 use lb_common::next_hop::NextHop;
 use lb_common::service::{Options, Service as ServiceRow, ServiceState, Table};
 use lb_common::settings::Settings;
-use lb_common::slot::{Owners, SLOTS_PER_LINE, SlotLine, lines};
+use lb_common::slot::{Owners, SLOTS_PER_LINE, SlotLine, lines, members, members_line};
 
 use super::{Backend, Lab, Service, Way};
 
 /// Jiffies that these tables take for a second: so many that no clock advances by one during a test. Rows that are
 /// confirmed stay so, and a budget for a second is not renewed.
-const JIFFIES_PER_SECOND: u32 = 1 << 30;
+pub(super) const JIFFIES_PER_SECOND: u32 = 1 << 30;
 /// Likewise for the ticks that flows are stamped with.
 const TICK_SHIFT: u32 = 31;
 /// Key of the flow tables: any, but the same on both sides.
@@ -47,6 +48,7 @@ pub struct Rows<'a> {
     pub traffic: &'a mut [Traffic],
     pub connect_times: &'a mut [ConnectTimes],
     pub icmp_budget: &'a mut [IcmpBudget],
+    pub sources: &'a mut [SourceLine],
 }
 
 impl Rows<'_> {
@@ -62,6 +64,7 @@ impl Rows<'_> {
         self.traffic.fill(Traffic::default());
         self.connect_times.fill(ConnectTimes::default());
         self.icmp_budget.fill(IcmpBudget::default());
+        self.sources.fill(SourceLine::default());
     }
 
     /// Writes settings, services, backends, slots and directory. Flows and counts stay.
@@ -104,6 +107,10 @@ impl Rows<'_> {
         }
         let count = slots.len() as u32 / if by_exception { 2 } else { 1 };
         let table = Table::new(line, count, service.index, service.on_no_backend);
+        self.slots[(line + members_line(slots.len() as u32)) as usize] = members(&slots);
+        let state = &self.service_states[usize::from(id)];
+        state.service_limit.store(service.limits[0].0);
+        state.source_limit.store(service.limits[1].0);
         self.services[usize::from(id)] = ServiceRow {
             vip: service.vip,
             table: table.0.into(),
@@ -151,7 +158,10 @@ impl Rows<'_> {
             };
             let row = &self.backends[id];
             let standing = Standing::from_word(row.state.load());
-            row.state.store(Standing { sibling: next as u16, ..standing }.to_word());
+            row.state.store(Standing { sibling: next as u16, shared: true, ..standing }.to_word());
+            let row = &self.backends[next];
+            let standing = Standing::from_word(row.state.load());
+            row.state.store(Standing { shared: true, ..standing }.to_word());
         }
     }
 

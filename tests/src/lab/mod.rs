@@ -3,13 +3,16 @@
 mod fill;
 mod routes;
 
+use fill::JIFFIES_PER_SECOND;
 pub use fill::Rows;
 pub use routes::{LINKS, default_route, routes, script};
 
 use std::net::IpAddr;
 
 use lb_common::address::{Address, Be16, Protocol};
+use lb_common::limit::Limit;
 use lb_common::next_hop::{Hop, Tag};
+use lb_common::prefix::{ALLOW, DENY, PrefixKey};
 use lb_common::service::{Index, OnNoBackend, Options};
 use lb_common::slot::Owners;
 
@@ -190,6 +193,9 @@ impl Hosts {
     }
 }
 
+/// The generation of every service's prefix lists: any.
+const LIST: u16 = 0xa55a;
+
 /// The tables of a balancer.
 #[derive(Clone, Debug)]
 pub struct Lab {
@@ -241,6 +247,14 @@ impl Lab {
         &self.services
     }
 
+    /// Every service's prefix lists, as the trie holds them: bits of the address, key, verdict.
+    pub fn prefixes(&self) -> impl Iterator<Item = (u32, PrefixKey, u32)> {
+        self.services.iter().zip(1..).flat_map(|(service, id)| {
+            let key = move |network: &Address| PrefixKey::new(id, LIST, network);
+            service.prefixes.iter().map(move |(network, bits, verdict)| (*bits, key(network), *verdict))
+        })
+    }
+
     /// The backend with that identifier, and its service's.
     #[must_use]
     pub fn backend(&self, id: u16) -> Option<(u16, &Backend)> {
@@ -267,6 +281,8 @@ pub struct Service {
     protocol: Protocol,
     on_no_backend: OnNoBackend,
     options: Options,
+    limits: [Limit; 2],
+    prefixes: Vec<(Address, u32, u32)>,
     backends: Vec<Backend>,
     slots: Option<Vec<u16>>,
     index: Index,
@@ -274,13 +290,16 @@ pub struct Service {
 
 impl Service {
     fn new(vip: &str, port: u16, protocol: Protocol) -> Self {
-        let (on_no_backend, options) = (OnNoBackend::Reset, Options::default());
+        let (on_no_backend, options) = (OnNoBackend::Reset, Options::default().with_list(LIST));
+        let (limits, prefixes) = (Default::default(), Vec::new());
         Self {
             vip: address(vip),
             port,
             protocol,
             on_no_backend,
             options,
+            limits,
+            prefixes,
             backends: Vec::new(),
             slots: None,
             index: Index::Flow,
@@ -339,6 +358,47 @@ impl Service {
     pub fn by_exception(mut self, owners: &[Owners]) -> Self {
         self.options = self.options.with(Options::EXCEPTIONS);
         self.slots(&owners.iter().flat_map(|owners| owners.to_elements()).collect::<Vec<_>>())
+    }
+
+    /// Takes so many new flows at once, and hardly any more during a test.
+    #[must_use]
+    pub const fn new_flows(mut self, burst: u32) -> Self {
+        self.options = self.options.with(Options::LIMIT_SERVICE);
+        self.limits[0] = Limit::new(1, burst, 0, JIFFIES_PER_SECOND);
+        self
+    }
+
+    /// The same of each source, as long as that many bits of its address.
+    #[must_use]
+    pub fn new_flows_of_a_source(mut self, burst: u32, prefix: u8) -> Self {
+        self.options = self.options.with(Options::LIMIT_SOURCE);
+        self.limits[1] = Limit::new(1, burst, self.bits(prefix), JIFFIES_PER_SECOND);
+        self
+    }
+
+    /// Lets nobody in but clients with this prefix, and others that are allowed.
+    #[must_use]
+    pub fn allow(mut self, network: &str, prefix: u8) -> Self {
+        self.options = self.options.with(Options::DENY_UNLISTED);
+        self.list(network, prefix, ALLOW)
+    }
+
+    /// Turns clients with this prefix away.
+    #[must_use]
+    pub fn deny(self, network: &str, prefix: u8) -> Self {
+        self.list(network, prefix, DENY)
+    }
+
+    fn list(mut self, network: &str, prefix: u8, verdict: u32) -> Self {
+        self.options = self.options.with(Options::PREFIX_LISTS);
+        let bits = self.bits(prefix);
+        self.prefixes.push((address(network), bits.into(), verdict));
+        self
+    }
+
+    /// A prefix's length in the 128 bits of a row's address.
+    const fn bits(&self, prefix: u8) -> u8 {
+        if self.vip.is_v4() { 96 + prefix } else { prefix }
     }
 
     /// With these slots, right or wrong, instead of one for each backend that serves.

@@ -12,9 +12,13 @@ const OPEN: u16 = 80;
 /// The first of the ports of services that are special in one way each.
 const FIRST_SPECIAL: u16 = 81;
 /// How many of those there are, of each protocol and family.
-const SPECIALS: usize = 12;
-/// The port of the services whose backends die: the last of the special ones but one.
-const FRAIL: u16 = FIRST_SPECIAL + SPECIALS as u16 - 2;
+const SPECIALS: usize = 15;
+/// The port of the services whose backends die.
+const FRAIL: u16 = FIRST_SPECIAL + 10;
+/// The port of the services that track by exception: the one before.
+const HANDED_OVER: u16 = FRAIL - 1;
+/// The port of those that take few new flows, of those that turn clients away, and of those whose backend is others' too.
+const GUARDED: [u16; 3] = [FRAIL + 1, FRAIL + 2, FRAIL + 3];
 /// Ports of clients, from there on. Few, so that flows are met again.
 const FIRST_CLIENT_PORT: u16 = 1000;
 const CLIENT_PORTS: usize = 100;
@@ -80,7 +84,10 @@ fn specials(hosts: &Hosts, last: fn(Service) -> Service, later: bool) -> [Specia
     };
     let ways = hosts.special_backends;
     let frail = Backend::at(hosts.backends[3], 8080);
+    let (limited, guarded) = (frail.clone(), frail.clone());
     let frail = if later { frail.dead() } else { frail };
+    let shared = Backend::at(hosts.backends[0], 8080);
+    let (client, whole) = (hosts.client, if hosts.is_v6() { 128 } else { 32 });
     [
         Box::new(|service| service),
         Box::new(Service::silent),
@@ -96,12 +103,15 @@ fn specials(hosts: &Hosts, last: fn(Service) -> Service, later: bool) -> [Specia
         drawn(Index::LeastConnections),
         Box::new(by_exception(hosts)),
         Box::new(move |service| service.backend(frail.clone()).resetting()),
+        Box::new(move |service| {
+            service.backend(limited.clone()).new_flows(3).new_flows_of_a_source(2, whole)
+        }),
+        Box::new(move |service| service.backend(guarded.clone()).deny(client, whole)),
+        Box::new(move |service| service.backend(shared.clone())),
         Box::new(last),
     ]
 }
 
-/// The port of the services that track by exception: the one before.
-const HANDED_OVER: u16 = FRAIL - 1;
 /// The port of backends whose services track by exception: such an endpoint is in one service only.
 const BY_EXCEPTION: u16 = 8090;
 
@@ -119,9 +129,10 @@ fn by_exception(hosts: &Hosts) -> impl Fn(Service) -> Service + use<> {
 pub fn any_frame(random: &mut Random) -> Packet {
     let hosts = random.pick(&FAMILIES);
     let frame = match random.below(105) {
-        0..32 => request(random, &hosts),
-        32..40 => to_frail(random, &hosts),
-        40..65 => reply(random, &hosts),
+        0..28 => request(random, &hosts),
+        28..35 => to_frail(random, &hosts),
+        35..44 => to_guarded(random, &hosts),
+        44..65 => reply(random, &hosts),
         65..75 => about_reply(random, &hosts),
         75..85 => about_request(random, &hosts),
         85..90 => echo(random, &hosts),
@@ -129,6 +140,13 @@ pub fn any_frame(random: &mut Random) -> Packet {
         _ => other(random, &hosts),
     };
     decorate(random, &hosts, frame)
+}
+
+/// A request to a service that not everybody gets into.
+fn to_guarded(random: &mut Random, hosts: &Hosts) -> Packet {
+    let (client, port) = (client(random, hosts), client_port(random));
+    let destination = random.pick(&GUARDED);
+    transport(random, packet().eth(ROUTER, WAN).ip(client, hosts.vip), port, destination)
 }
 
 /// A handshake with a service that tracks by exception, of one of a few flows: its SYN, or an answer of either backend.

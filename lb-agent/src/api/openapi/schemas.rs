@@ -6,7 +6,9 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::control::EffectiveWeight;
-use crate::model::{Affinity, Checks, Endpoint, Load, Period, ServiceName, Timestamp, Weight};
+use crate::model::{
+    Affinity, Checks, Endpoint, FlowLimit, Load, Period, Prefix, ServiceName, Timestamp, Weight,
+};
 
 /// Values that are text with a form of their own.
 macro_rules! text {
@@ -32,6 +34,8 @@ text! {
     Endpoint, "`ADDR:PORT`, or `[ADDR]:PORT` for IPv6", "10.0.0.100:80";
     Affinity, "`off`, or a time from 1s to 24h", "10m";
     Period, "A number with its unit: ms, s, m or h", "5m";
+    FlowLimit, "`N/s[,burst=M]`, for sources also `[,prefix=L]`, or `none`", "1000/s,burst=2000";
+    Prefix, "`ADDR/LENGTH`, or an address alone", "10.0.0.0/8";
     Timestamp, "RFC 3339, in UTC, to the second", "2026-11-23T18:00:00Z";
 }
 

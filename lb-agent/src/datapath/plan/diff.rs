@@ -9,7 +9,6 @@ use lb_common::directory::Bucket;
 use lb_common::service::Table;
 
 use super::check::check;
-use super::options::options;
 use super::{Action, Plan, TableInputs, directory};
 use crate::datapath::arrays::Arrays;
 use crate::datapath::identity::Endpoint;
@@ -41,6 +40,7 @@ pub(crate) fn diff(
     differ.weigh(&targets);
     differ.set_options(&targets);
     differ.remove(&targets)?;
+    differ.erase_lists();
     Ok(differ.plan)
 }
 
@@ -147,9 +147,9 @@ impl<'a> Differ<'a> {
         };
         let standing = Standing {
             serving: backend.serving,
-            sibling: 0,
             weight: row_weight(backend),
             by_exception: service.track == Track::Exceptions,
+            ..Standing::default()
         };
         let row = ObservedBackend { service: service_id, endpoint, standing };
         self.now.backends.insert(id, row);
@@ -167,8 +167,7 @@ impl<'a> Differ<'a> {
                     continue;
                 }
                 let endpoint = Endpoint::new(backend.address, target.service.protocol);
-                let sibling = chained.get(&id).copied().unwrap_or(0);
-                let standing = Standing { sibling, ..self.now.backends[&id].standing };
+                let standing = linked(self.now.backends[&id].standing, id, &chained);
                 self.now.backends.entry(id).and_modify(|row| row.standing = standing);
                 let service = target.id;
                 puts.insert(id, Action::PutBackend { id, service, vip: target.vip, endpoint, standing });
@@ -194,18 +193,18 @@ impl<'a> Differ<'a> {
         }
     }
 
-    /// Brings the chains to what they shall be: each endpoint's rows in the order of their identifiers.
-    pub(super) fn relink(&mut self, chained: &BTreeMap<u16, u16>) {
+    /// Brings the chains to what they shall be: each endpoint's rows in the order of their identifiers, all of which know
+    /// whether there are others.
+    pub(super) fn relink(&mut self, chained: &BTreeMap<u16, Links>) {
         let stale: Vec<_> = self
             .now
             .backends
             .iter()
             .rev()
-            .map(|(&id, row)| (id, *row, chained.get(&id).copied().unwrap_or(0)))
-            .filter(|(_, row, sibling)| row.standing.sibling != *sibling)
+            .map(|(&id, row)| (id, *row, linked(row.standing, id, chained)))
+            .filter(|(_, row, standing)| row.standing != *standing)
             .collect();
-        for (id, row, sibling) in stale {
-            let standing = Standing { sibling, ..row.standing };
+        for (id, row, standing) in stale {
             self.now.backends.insert(id, ObservedBackend { standing, ..row });
             self.act(Action::SetBackend { id, standing });
         }
@@ -235,9 +234,11 @@ impl<'a> Differ<'a> {
         for target in targets.iter().filter(|target| target.table.is_none()) {
             self.say(format!("service {} ({}): added", target.service.name, target.vip));
             let table = self.table(target, None)?;
-            let (id, vip, options) = (target.id, target.vip, options(target.service, self.arrays.settings()));
+            let (id, vip, options) = (target.id, target.vip, self.options(target));
             self.act(Action::PutService { id, vip, table, options });
-            self.now.services.insert(vip, ObservedService { id, table, options });
+            let limits = Default::default();
+            self.now.services.insert(vip, ObservedService { id, table, options, limits });
+            self.set_limits(target);
         }
         Ok(())
     }
@@ -321,14 +322,29 @@ fn vips(wanted: &Wanted) -> BTreeSet<IpAddr> {
     wanted.services.iter().map(|service| service.vip.ip()).collect()
 }
 
-/// What each row's sibling shall be: the next identifier of the same endpoint.
-pub(super) fn chain(backends: &BTreeMap<u16, ObservedBackend>) -> BTreeMap<u16, u16> {
+/// What ties a row to the others of its endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Links {
+    sibling: u16,
+    shared: bool,
+}
+
+/// A row's standing with the links that it shall have.
+fn linked(standing: Standing, id: u16, links: &BTreeMap<u16, Links>) -> Standing {
+    let Links { sibling, shared } = links.get(&id).copied().unwrap_or_default();
+    Standing { sibling, shared, ..standing }
+}
+
+/// What each row's links shall be: the next identifier of the same endpoint, and whether there are others.
+pub(super) fn chain(backends: &BTreeMap<u16, ObservedBackend>) -> BTreeMap<u16, Links> {
     let mut last: BTreeMap<Endpoint, u16> = BTreeMap::new();
-    let mut siblings = BTreeMap::new();
+    let mut links: BTreeMap<u16, Links> = BTreeMap::new();
     for (&id, row) in backends {
         if let Some(previous) = last.insert(row.endpoint, id) {
-            siblings.insert(previous, id);
+            let previous = links.entry(previous).or_default();
+            (previous.sibling, previous.shared) = (id, true);
+            links.entry(id).or_default().shared = true;
         }
     }
-    siblings
+    links
 }

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_common::backend::MAX_SIBLINGS;
 use lb_common::directory::{Bucket, Entry, Kind, hash};
 use lb_common::service::{Options, Table};
 
 use super::diff::row_weight;
-use super::options::options;
+use super::options::flags;
 use super::owners::{elements, pairs};
 use super::{Action, Plan, TableInputs, diff};
 use crate::datapath::Wanted;
@@ -20,6 +21,7 @@ use crate::datapath::observed::{
     Addresses, Observed, Occupancy, Rested, backend_key, half, region_of, service_key, use_of_backend,
     use_of_service,
 };
+use crate::datapath::prefixes::{List, Lists, list};
 use crate::datapath::tables::{Member, build, index};
 use crate::model::Track;
 
@@ -30,24 +32,45 @@ pub(super) struct Lab {
     arrays: Arrays,
     rested: Rested,
     known: BTreeMap<u16, TableInputs>,
-    pub(super) addresses: Addresses,
+    pub(super) ground: Ground,
+    /// Prefix lists that a packet may have been sent to since the last grace period.
+    lists: BTreeSet<(u16, u16)>,
     /// Directory halves, and services with their tables, that a packet may have found since the last grace period.
     halves: BTreeSet<usize>,
     tables: BTreeSet<(u16, u64)>,
 }
 
-impl World for Addresses {
+/// What plans change outside of the rows.
+#[derive(Default)]
+pub(super) struct Ground {
+    pub(super) addresses: Addresses,
+    pub(super) lists: Lists,
+}
+
+impl World for Ground {
     fn grace_period(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
 
     fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()> {
-        assert!(self.present.insert(address) && self.ours.insert(address));
+        let Addresses { present, ours } = &mut self.addresses;
+        assert!(present.insert(address) && ours.insert(address));
         Ok(())
     }
 
     fn remove_address(&mut self, address: IpAddr) -> anyhow::Result<()> {
-        assert!(self.present.remove(&address) && self.ours.remove(&address));
+        let Addresses { present, ours } = &mut self.addresses;
+        assert!(present.remove(&address) && ours.remove(&address));
+        Ok(())
+    }
+
+    fn write_list(&mut self, service: u16, generation: u16, list: &Arc<List>) -> anyhow::Result<()> {
+        assert!(self.lists.insert((service, generation), Arc::clone(list)).is_none());
+        Ok(())
+    }
+
+    fn erase_list(&mut self, service: u16, generation: u16) -> anyhow::Result<()> {
+        assert!(self.lists.remove(&(service, generation)).is_some());
         Ok(())
     }
 }
@@ -58,7 +81,8 @@ impl Lab {
             arrays: Arrays::private(SIZES),
             rested: Rested::default(),
             known: BTreeMap::new(),
-            addresses: Addresses::default(),
+            ground: Ground::default(),
+            lists: BTreeSet::new(),
             halves: BTreeSet::new(),
             tables: BTreeSet::new(),
         };
@@ -67,7 +91,8 @@ impl Lab {
     }
 
     pub(super) fn plan(&self, wanted: &Wanted) -> anyhow::Result<Plan> {
-        let observed = Observed::read(&self.arrays, &self.rested, Some(self.addresses.clone()));
+        let observed = Observed::read(&self.arrays, &self.rested, Some(self.ground.addresses.clone()));
+        let observed = Observed { lists: self.ground.lists.clone(), ..observed };
         diff(&self.arrays, observed, wanted, &self.known)
     }
 
@@ -79,10 +104,11 @@ impl Lab {
     pub(super) fn carry_out(&mut self, plan: &Plan, actions: usize) {
         for action in plan.actions.iter().take(actions) {
             self.may_be_written(action);
-            execute(action, &mut self.arrays, &mut self.rested, &mut self.addresses).unwrap();
+            execute(action, &mut self.arrays, &mut self.rested, &mut self.ground).unwrap();
             if *action == Action::GracePeriod {
                 self.halves.clear();
                 self.tables.clear();
+                self.lists.clear();
             }
             self.reach();
             self.is_safe();
@@ -100,6 +126,7 @@ impl Lab {
     pub(super) fn sweep(&mut self) {
         self.halves.clear();
         self.tables.clear();
+        self.lists.clear();
         self.reach();
         for id in 0..self.arrays.services.len() {
             if use_of_service(&self.arrays.services[id]) == Occupancy::Resting {
@@ -123,6 +150,10 @@ impl Lab {
             for entry in entries(&self.arrays, half).filter(|entry| entry.kind() == Kind::Service) {
                 let table = self.arrays.services[usize::from(entry.id())].table.load();
                 self.tables.insert((entry.id(), table));
+                let options = Options(self.arrays.services[usize::from(entry.id())].options.load());
+                if options.has(Options::PREFIX_LISTS) {
+                    self.lists.insert((entry.id(), options.list_generation()));
+                }
             }
         }
     }
@@ -135,6 +166,9 @@ impl Lab {
                     |&(_, word): &(u16, u64)| region_of(Table(word), SIZES.table_size) == Some(*region);
                 assert!(!self.tables.iter().any(named), "region {region} is read");
             }
+            Action::WriteList { service, generation, .. } | Action::EraseList { service, generation } => {
+                assert!(!self.lists.contains(&(*service, *generation)), "{action:?} is read");
+            }
             Action::PutBackend { id, .. } => {
                 assert_eq!(use_of_backend(&self.arrays.backends[usize::from(*id)]), Occupancy::Free);
             }
@@ -146,6 +180,7 @@ impl Lab {
     }
 
     fn is_safe(&self) {
+        assert!(self.lists.iter().all(|at| self.ground.lists.contains_key(at)), "a list is missing");
         for &half in &self.halves {
             for entry in entries(&self.arrays, half) {
                 self.names_its_row(half, entry);
@@ -245,14 +280,21 @@ impl Lab {
                     (row.standing.serving, row.standing.weight),
                     (backend.serving, row_weight(backend))
                 );
-                assert!(self.chain(id).contains(&id));
                 let host = Endpoint { port: Default::default(), ..endpoint };
                 assert!(self.find(&host, Kind::Host).is_some(), "{endpoint}'s address is not listed");
+                let chain = self.chain(id);
+                assert!(chain.contains(&id));
+                assert_eq!(row.standing.shared, chain.len() > 1);
                 let weight = if backend.serving { backend.weight } else { 0 };
                 members.push(Member { address: endpoint.address, port: endpoint.port, weight, id });
                 rows += 1;
             }
-            assert_eq!(observed.services[&vip].options, options(service, self.arrays.settings()));
+            let (options, limits) = (observed.services[&vip].options, observed.services[&vip].limits);
+            assert_eq!(options.with_list(0), flags(service, self.arrays.settings()));
+            assert_eq!(limits, super::options::limits(service, self.arrays.settings().jiffies_per_second));
+            if options.has(Options::PREFIX_LISTS) {
+                assert_eq!(*self.ground.lists[&(id, options.list_generation())], list(&service.guard));
+            }
             let table = observed.services[&vip].table;
             assert_eq!(table.on_no_backend() as u8, service.on_no_backend as u8);
             if service.track == Track::Exceptions {
@@ -269,7 +311,9 @@ impl Lab {
         }
         assert_eq!(observed.backends.len(), rows);
         let vips: BTreeSet<_> = wanted.services.iter().map(|service| service.vip.ip()).collect();
-        assert_eq!(self.addresses.present, vips);
+        assert_eq!(self.ground.addresses.present, vips);
+        let listing = wanted.services.iter().filter(|service| service.guard.prefixes() > 0);
+        assert_eq!(self.ground.lists.len(), listing.count(), "nothing is left behind");
     }
 }
 

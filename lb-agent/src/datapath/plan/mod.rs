@@ -20,12 +20,15 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_common::backend::Standing;
 use lb_common::directory::Bucket;
+use lb_common::limit::Limit;
 use lb_common::service::{Options, Table};
 
 use super::identity::Endpoint;
+use super::prefixes::List;
 use super::tables::Member;
 use crate::model::Strategy;
 
@@ -51,6 +54,12 @@ pub(crate) enum Action {
     SwitchTable { service: u16, table: Table },
     /// Gives a service other options.
     SetOptions { service: u16, options: Options },
+    /// Tells a service's limits of new flows.
+    SetLimits { service: u16, limits: [Limit; 2] },
+    /// Writes prefix lists that no service's options name.
+    WriteList { service: u16, generation: u16, list: Arc<List> },
+    /// Erases prefix lists that no packet asks for any more.
+    EraseList { service: u16, generation: u16 },
     /// Writes the directory half that is not read.
     WriteDirectory { half: usize, key: u64, buckets: Vec<Bucket> },
     /// Has packets read that half.
@@ -82,6 +91,15 @@ impl fmt::Display for Action {
             Self::NoteChange { service } => write!(f, "service row {service}: slots change hands"),
             Self::SwitchTable { service, table } => {
                 write!(f, "switch service row {service} to {} slots at line {}", table.slots(), table.line())
+            }
+            Self::SetLimits { service, limits: [all, source] } => {
+                write!(f, "set limits of service row {service}: {:#x}, {:#x} a source", all.0, source.0)
+            }
+            Self::WriteList { service, generation, list } => {
+                write!(f, "write {} prefixes of service row {service}, generation {generation}", list.len())
+            }
+            Self::EraseList { service, generation } => {
+                write!(f, "erase prefixes of service row {service}, generation {generation}")
             }
             Self::SetOptions { service, options } => {
                 write!(f, "set options of service row {service}: {:#x}", options.0)

@@ -84,7 +84,7 @@ mod tests {
         assert!(table.len() <= TABLE_SIZE as usize);
         assert!(pairs(&table).all(|owners| owners == Owners::clean(owners.current)));
         for size in [1, 2, 3, 65_537] {
-            let lines = lb_common::slot::lines(size) * lb_common::slot::SLOTS_PER_LINE;
+            let lines = lb_common::slot::members_line(size) * lb_common::slot::SLOTS_PER_LINE;
             assert!(elements(slots(size), true) <= lines, "{size}");
         }
     }

@@ -1,6 +1,7 @@
 //! Single plans in full, and random histories with agents that die after any action.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use proptest::prelude::{Just, ProptestConfig, any, prop, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Strategy as Generator;
@@ -8,7 +9,7 @@ use proptest::strategy::Strategy as Generator;
 use super::Action;
 use super::lab::Lab;
 use crate::datapath::{Wanted, WantedBackend, WantedService};
-use crate::model::{Affinity, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
+use crate::model::{Affinity, FlowLimit, Guard, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 
 #[test]
 fn the_first_service_comes_up_in_order() {
@@ -89,10 +90,10 @@ fn options_change_before_the_backends_go_that_they_are_about() {
 fn addresses_that_were_there_before_are_never_removed() {
     let mut lab = Lab::new();
     let vip: IpAddr = "10.0.0.100".parse().unwrap();
-    lab.addresses.present.insert(vip);
+    lab.ground.addresses.present.insert(vip);
     lab.apply(&wanted(vec![service("10.0.0.100:80", &[])]));
     lab.apply(&wanted(vec![]));
-    assert!(lab.addresses.present.contains(&vip));
+    assert!(lab.ground.addresses.present.contains(&vip));
 }
 
 #[test]
@@ -167,6 +168,9 @@ fn kind(action: &Action) -> &'static str {
         Action::SwitchTable { .. } => "SwitchTable",
         Action::NoteChange { .. } => "NoteChange",
         Action::SetOptions { .. } => "SetOptions",
+        Action::SetLimits { .. } => "SetLimits",
+        Action::WriteList { .. } => "WriteList",
+        Action::EraseList { .. } => "EraseList",
         Action::WriteDirectory { .. } => "WriteDirectory",
         Action::SwitchDirectory { .. } => "SwitchDirectory",
         Action::GracePeriod => "GracePeriod",
@@ -197,6 +201,7 @@ fn service(vip: &str, backends: &[&str]) -> WantedService {
         on_no_backend: OnNoBackend::Reset,
         on_backend_down: OnBackendDown::Rebalance,
         affinity: Affinity::default(),
+        guard: Arc::default(),
         backends: backends.iter().map(backend).collect(),
     }
 }
@@ -223,13 +228,43 @@ fn any_wanted() -> impl Generator<Value = Wanted> {
     })
 }
 
+fn guard(limit: &str, allow: &[&str], deny: &[&str]) -> Guard {
+    let prefixes = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let limit: FlowLimit = limit.parse().unwrap();
+    Guard { limit_new_flows: limit, limit_source: limit, allow: prefixes(allow), deny: prefixes(deny) }
+}
+
+fn any_guard() -> impl Generator<Value = Guard> {
+    let any_list = || prop::sample::subsequence(vec!["10.0.0.0/8", "10.1.0.0/16"], 0..=2);
+    (any::<bool>(), any_list(), any_list()).prop_map(|(limited, allow, deny)| {
+        let deny: Vec<_> = deny.into_iter().filter(|prefix| !allow.contains(prefix)).collect();
+        guard(if limited { "10/s,burst=5" } else { "none" }, &allow, &deny)
+    })
+}
+
+#[test]
+fn a_list_is_written_beside_the_old_one_which_goes_after_a_grace_period() {
+    let mut lab = Lab::new();
+    let mut state = wanted(vec![service("10.0.0.100:80", &["10.0.1.1:80"])]);
+    state.services[0].guard = Arc::new(guard("none", &["10.0.0.0/8"], &[]));
+    lab.apply(&state);
+    state.services[0].guard = Arc::new(guard("100/s", &["10.0.0.0/8"], &["10.1.0.0/16"]));
+    let plan = lab.plan(&state).unwrap();
+    let kinds: Vec<_> = plan.actions.iter().map(kind).collect();
+    assert_eq!(kinds, ["WriteList", "SetLimits", "SetOptions", "GracePeriod", "EraseList"]);
+    assert_eq!(plan.steps, ["service 10.0.0.100:80: prefix lists with 1 allowed and 1 denied"]);
+    lab.carry_out(&plan, usize::MAX);
+    lab.holds(&state);
+}
+
 fn any_service() -> impl Generator<Value = WantedService> {
     let backends = prop::collection::btree_map(1u8..6, (0u32..3, any::<bool>()), 0..5);
     let strategy = prop::sample::select(Strategy::ALL);
-    (backends, strategy, any::<bool>(), any::<bool>()).prop_map(|(backends, strategy, reset, down)| {
-        WantedService {
+    (any_guard(), backends, strategy, any::<bool>(), any::<bool>()).prop_map(
+        |(guard, backends, strategy, reset, down)| WantedService {
             strategy,
             on_no_backend: if reset { OnNoBackend::Reset } else { OnNoBackend::Drop },
+            guard: Arc::new(guard),
             on_backend_down: if down { OnBackendDown::Reset } else { OnBackendDown::Rebalance },
             backends: backends
                 .into_iter()
@@ -241,6 +276,6 @@ fn any_service() -> impl Generator<Value = WantedService> {
                 })
                 .collect(),
             ..service("10.0.0.100:80", &[])
-        }
-    })
+        },
+    )
 }

@@ -110,7 +110,7 @@ fn where_chance_decides_the_candidates_are_told_with_their_shares() {
     let mut arrays = arrays();
     let vip = endpoint("10.0.0.100:80");
     let standing = Standing { serving: true, weight: 1, ..Standing::default() };
-    let table = Table::new(8, 3, Index::Random, OnNoBackend::Reset);
+    let table = Table::new(lb_common::slot::lines(251), 3, Index::Random, OnNoBackend::Reset);
     let actions = [
         Action::PutBackend { id: 6, service: 1, vip, endpoint: endpoint("10.0.1.0:8080"), standing },
         Action::WriteTable { region: 1, slots: vec![5, 6, 5] },
