@@ -103,12 +103,10 @@ fn elsewhere<T: Tables>(tables: &T, service: u32, slot: u32, home: u64, second: 
         };
         let Some(line) = tables.slots(table.line().wrapping_add(line)) else { return 0 };
         let id = line.backends[(index % SLOTS_PER_LINE) as usize] as u32;
-        if id == refused {
-            continue;
-        }
-        let takes_new = tables
-            .backend(id as u16)
-            .is_some_and(|row| row.service as u32 == service && row.is_serving() && row.weight() != 0);
+        let takes_new = id != refused
+            && tables
+                .backend(id as u16)
+                .is_some_and(|row| row.service as u32 == service && row.is_serving() && row.weight() != 0);
         if takes_new && !tables.is_taken(id as u16, home, second) {
             return id;
         }

@@ -191,6 +191,21 @@ impl Agent {
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
+    /// How often `status` has counted a reason or an event, over all services.
+    ///
+    /// # Errors
+    /// When the command fails or there is no counter of that name.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let status = self.json(["status"])?;
+        let find = |list: &str, kind: &str, count: &str| {
+            let row = status[list].as_array()?.iter().find(|row| row[kind] == name)?;
+            row[count].as_u64()
+        };
+        find("reasons", "reason", "packets")
+            .or_else(|| find("events", "event", "count"))
+            .with_context(|| format!("no counter {name} in {status}"))
+    }
+
     /// One row of `backend list`, as JSON; none when there is no such backend.
     ///
     /// # Errors

@@ -4,7 +4,8 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, bind, connect, socket_with};
 
 use crate::bulk::{Checksum, Pattern};
@@ -32,17 +33,22 @@ impl HttpClient {
         Self::over(TcpStream::connect_timeout(&target, timeout)?, target, timeout)
     }
 
-    /// Connects from a given address and port.
+    /// Connects from a given address and port; also from one that has a connection to another target already.
     ///
     /// # Errors
     /// As bind(2) and connect(2).
     pub fn connect_from(local: SocketAddr, target: SocketAddr, timeout: Duration) -> io::Result<Self> {
         let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &SocketAddrAny::from(local))?;
         // A blocking connect(2) obeys the send timeout.
         set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
-        connect(&socket, &SocketAddrAny::from(target))?;
+        connect(&socket, &SocketAddrAny::from(target)).map_err(|error| match error {
+            // What it says when that time is over.
+            Errno::INPROGRESS => ErrorKind::TimedOut.into(),
+            other => io::Error::from(other),
+        })?;
         Self::over(socket.into(), target, timeout)
     }
 

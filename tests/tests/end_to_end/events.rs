@@ -33,16 +33,6 @@ fn setup(shape: Shape) -> Setup {
     setup
 }
 
-fn counter(agent: &Agent, name: &str) -> u64 {
-    let status = agent.json(["status"]).unwrap();
-    let find = |list: &str, kind: &str| {
-        status[list].as_array().unwrap().iter().find(|row| row[kind] == name).cloned()
-    };
-    let reason = find("reasons", "reason").map(|row| row["packets"].clone());
-    let count = reason.or_else(|| find("events", "event").map(|row| row["count"].clone()));
-    count.unwrap_or_else(|| panic!("no counter {name} in {status}")).as_u64().unwrap()
-}
-
 /// A client of each service that has had an answer: its flow and the next hops are known.
 fn acquainted(setup: &Setup) -> [UdpClient; 2] {
     let clients = Family::BOTH.map(|family| {
@@ -52,13 +42,17 @@ fn acquainted(setup: &Setup) -> [UdpClient; 2] {
             client
         })
     });
-    assert_eq!(EVENTS.map(|event| counter(&setup.agent, event)), [0, 0, 0], "nothing has gone wrong yet");
+    assert_eq!(
+        EVENTS.map(|event| setup.agent.counter(event).unwrap()),
+        [0, 0, 0],
+        "nothing has gone wrong yet"
+    );
     clients
 }
 
 /// Sends datagrams that the program forwards, and waits until `event` has counted each of them and no other has any.
 fn expect_each_counted_as(event: &str, setup: &Setup, clients: &[UdpClient], payload: &[u8]) {
-    let forwarded = || counter(&setup.agent, "request_forwarded");
+    let forwarded = || setup.agent.counter("request_forwarded").unwrap();
     let mut expected = 0;
     for client in clients {
         let before = forwarded();
@@ -72,9 +66,9 @@ fn expect_each_counted_as(event: &str, setup: &Setup, clients: &[UdpClient], pay
 
 fn expect_counted_as(event: &str, agent: &Agent, expected: u64) {
     let what = format!("{event} has counted each datagram");
-    wait::until_true(SOON, &what, || counter(agent, event) == expected).unwrap();
+    wait::until_true(SOON, &what, || agent.counter(event).unwrap() == expected).unwrap();
     for other in EVENTS.into_iter().filter(|other| *other != event) {
-        assert_eq!(counter(agent, other), 0, "{other}");
+        assert_eq!(agent.counter(other).unwrap(), 0, "{other}");
     }
 }
 
@@ -140,7 +134,7 @@ fn an_action_that_the_driver_lacks_is_counted() {
     };
     send();
     watch(&setup.agent, backend.xdp_program("target").unwrap().unwrap()).unwrap();
-    assert_eq!(counter(&setup.agent, "program_exception"), 0, "of a program that is not watched");
+    assert_eq!(setup.agent.counter("program_exception").unwrap(), 0, "of a program that is not watched");
     send();
     expect_counted_as("program_exception", &setup.agent, DATAGRAMS);
 }

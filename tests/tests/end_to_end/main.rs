@@ -8,10 +8,12 @@
 //! | `packets` | path MTU, ping, fragments, time-to-live, no backend |
 //! | `changes` | does a change of backends, weights or strategy disturb traffic? |
 //! | `check` | is a sound lab found sound, and each planted fault by its name? |
+//! | `clashes` | does one client port reach two virtual addresses over shared backends? |
 //! | `daemon` | is the service manager told, does SIGHUP reload, are other limits refused? |
 //! | `events` | is what goes wrong after the verdict counted? |
 //! | `exceptions` | does tracking by exception keep every connection through changes, and say what it cannot have? |
 //! | `feedback` | do affinity, connect times and reported load decide where flows go? |
+//! | `floods` | do prefix lists and limits keep out whom they should, and nobody longer than they should? |
 //! | `health` | is a dead backend taken out, and taken in again? |
 //! | `network` | are interfaces, links and neighbours followed? |
 //! | `operations` | do ten thousand changes by eight clients end in what is desired? |
@@ -28,6 +30,8 @@ mod changes;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod clashes;
+#[cfg(test)]
 mod daemon;
 #[cfg(test)]
 mod events;
@@ -35,6 +39,8 @@ mod events;
 mod exceptions;
 #[cfg(test)]
 mod feedback;
+#[cfg(test)]
+mod floods;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
