@@ -12,6 +12,8 @@ mod fuzz;
 mod health;
 mod model;
 mod store;
+#[cfg(test)]
+mod wait;
 
 use std::process::ExitCode;
 

@@ -177,7 +177,10 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "tens of millions of flows: the better part of an hour, and nothing for Miri to find")]
+    #[cfg_attr(
+        miri,
+        ignore = "tens of millions of flows: the better part of an hour, and nothing for Miri to find"
+    )]
     fn a_flood_is_cut_to_the_rate_and_one_burst() {
         for (rate, burst) in [(1, 1), (10, 20), (100, 1), (1000, 1), (1000, 500), (20_000, 1), (100_000, 7)] {
             let limit = Limit::new(rate, burst, 0, HZ);

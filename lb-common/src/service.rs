@@ -141,6 +141,16 @@ pub enum Index {
 }
 
 impl Index {
+    /// Every one, each at its number.
+    pub const ALL: [Self; 6] = [
+        Self::Flow,
+        Self::Source,
+        Self::RoundRobin,
+        Self::Random,
+        Self::LeastConnections,
+        Self::LeastLatency,
+    ];
+
     /// Whether the slot follows from the packet alone, so that a flow finds its backend again without being remembered.
     #[inline(always)]
     pub const fn is_hash(self) -> bool {
@@ -237,14 +247,7 @@ mod tests {
             (0xff_fffe, 65_537, OnNoBackend::Drop)
         );
         assert_eq!(Table::new(0, 0, Index::Flow, OnNoBackend::Reset).0, 0);
-        for index in [
-            Index::Flow,
-            Index::Source,
-            Index::RoundRobin,
-            Index::Random,
-            Index::LeastConnections,
-            Index::LeastLatency,
-        ] {
+        for index in Index::ALL {
             let table = Table::new(0xff_ffff, 0xff_ffff, index, OnNoBackend::Drop);
             assert_eq!((table.index(), table.on_no_backend()), (index, OnNoBackend::Drop));
         }

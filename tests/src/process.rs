@@ -9,7 +9,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 
 /// How long a process may take to end after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -180,20 +182,21 @@ fn drain(pipe: Option<impl Read>) -> Vec<u8> {
     bytes
 }
 
-/// Waits with growing naps: short commands are seen within a millisecond, long ones cost nothing.
+/// The status with which it ends, unless the time is up before. Its process descriptor is readable from then on.
 fn wait_child(child: &mut Child, timeout: Duration) -> Result<Option<ExitStatus>> {
     let deadline = Instant::now() + timeout;
-    let mut nap = Duration::from_micros(200);
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if Instant::now() >= deadline {
+    while let (None, remaining) = (child.try_wait()?, deadline.saturating_duration_since(Instant::now())) {
+        if remaining.is_zero() {
             return Ok(None);
         }
-        std::thread::sleep(nap);
-        nap = (nap * 2).min(Duration::from_millis(10));
+        // Not reaped yet, so the number is still this child's.
+        let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&remaining.try_into()?)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    Ok(child.try_wait()?)
 }
 
 fn explain(status: ExitStatus) -> String {

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::period::Period;
 use super::quote::Quoted;
+use super::text::as_text;
 
 /// Since the client's last new flow; `off` where each is balanced by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,17 +49,7 @@ impl FromStr for Affinity {
     }
 }
 
-impl Serialize for Affinity {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Affinity {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
+as_text!(Affinity);
 
 #[cfg(test)]
 mod tests {

@@ -4,10 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use lb_common::limit::{HORIZON, Limit};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::quote::Quoted;
+use super::text::as_text;
 
 /// How many new flows a second; nothing where there is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,17 +81,7 @@ fn parse(text: &str) -> Result<Rate, String> {
     Ok(rate)
 }
 
-impl Serialize for FlowLimit {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for FlowLimit {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
+as_text!(FlowLimit);
 
 #[cfg(test)]
 mod tests {

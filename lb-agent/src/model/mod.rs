@@ -20,6 +20,7 @@ mod prefix;
 mod quote;
 mod refusal;
 mod service;
+mod text;
 mod timestamp;
 mod weight;
 

@@ -60,47 +60,26 @@ fn with6(
     step(&tables, &Opening { client, port, service, hash, facts: Facts(facts) })
 }
 
-/// [`open`] for IPv4.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_open4(flow: u64, hash: u64, facts: u64) -> u64 {
-    with4(flow, hash, facts, |tables, opening| open(tables, opening))
+/// Exports a step for both families.
+macro_rules! export {
+    ($step:path: $for_ipv4:ident, $for_ipv6:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $for_ipv4(flow: u64, hash: u64, facts: u64) -> u64 {
+            with4(flow, hash, facts, |tables, opening| $step(tables, opening))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $for_ipv6(head: u64, tail: u64, flow: u64, hash: u64, facts: u64) -> u64 {
+            with6([head, tail], flow, hash, facts, |tables, opening| $step(tables, opening))
+        }
+    };
 }
 
-/// [`open`] for IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_open6(head: u64, tail: u64, flow: u64, hash: u64, facts: u64) -> u64 {
-    with6([head, tail], flow, hash, facts, |tables, opening| open(tables, opening))
-}
-
-/// [`reopen`] for IPv4.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_reopen4(flow: u64, hash: u64, facts: u64) -> u64 {
-    with4(flow, hash, facts, |tables, opening| reopen(tables, opening))
-}
-
-/// [`reopen`] for IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_reopen6(head: u64, tail: u64, flow: u64, hash: u64, facts: u64) -> u64 {
-    with6([head, tail], flow, hash, facts, |tables, opening| reopen(tables, opening))
-}
-
-/// [`affinity::prefer`] for IPv4.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_prefer4(flow: u64, hash: u64, facts: u64) -> u64 {
-    with4(flow, hash, facts, |tables, opening| affinity::prefer(tables, opening))
-}
-
-/// [`affinity::prefer`] for IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_prefer6(head: u64, tail: u64, flow: u64, hash: u64, facts: u64) -> u64 {
-    with6([head, tail], flow, hash, facts, |tables, opening| affinity::prefer(tables, opening))
-}
+export!(open: lb_open4, lb_open6);
+export!(reopen: lb_reopen4, lb_reopen6);
+export!(affinity::prefer: lb_prefer4, lb_prefer6);
 
 /// [`affinity::prefer`], then what its service's flows do without: one after the other, so that their stacks are not added.
 #[unsafe(no_mangle)]

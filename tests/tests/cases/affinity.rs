@@ -9,14 +9,6 @@ use lb_common::service::Index;
 use lb_tests::balancer::{Balancer, Flow};
 use lb_tests::lab::{Backend, FAMILIES, Hosts, Lab, Service};
 
-const EVERY_INDEX: [Index; 6] = [
-    Index::Flow,
-    Index::Source,
-    Index::RoundRobin,
-    Index::Random,
-    Index::LeastConnections,
-    Index::LeastLatency,
-];
 /// Ticks that affinity holds.
 const TIMEOUT: u64 = 100;
 
@@ -48,7 +40,7 @@ fn backends(flows: &[Flow]) -> BTreeSet<u16> {
 
 #[test]
 fn all_flows_of_a_client_go_to_one_backend_under_every_strategy() {
-    for (hosts, index) in FAMILIES.into_iter().flat_map(|hosts| EVERY_INDEX.map(|index| (hosts, index))) {
+    for (hosts, index) in FAMILIES.into_iter().flat_map(|hosts| Index::ALL.map(|index| (hosts, index))) {
         let mut lb = balancer!(lab(&hosts, index));
         for port in 1..=50 {
             let run = lb.receive(&hosts.to_vip().tcp(port, 80).syn());
@@ -65,7 +57,7 @@ fn all_flows_of_a_client_go_to_one_backend_under_every_strategy() {
 /// A peer keeps UDP flows in another map than it looks them up in: there, affinity of UDP never hits.
 #[test]
 fn udp_affinity_hits() {
-    for (hosts, index) in FAMILIES.into_iter().flat_map(|hosts| EVERY_INDEX.map(|index| (hosts, index))) {
+    for (hosts, index) in FAMILIES.into_iter().flat_map(|hosts| Index::ALL.map(|index| (hosts, index))) {
         let mut lb = balancer!(lab(&hosts, index));
         // To the backend that neither turns nor a hash would choose each time.
         lb.plant((hosts.client, 0), 2 | AFFINITY_OF, 6, State::AFFINITY, 0);

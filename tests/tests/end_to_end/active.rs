@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,28 +25,27 @@ const BETWEEN: u64 = 100;
 
 /// Connections that come and go; dropping it closes all of them.
 struct Churn {
-    stop: Arc<AtomicBool>,
+    stop: Option<Sender<()>>,
     turned: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Churn {
     fn start(setup: &Setup, family: Family) -> Self {
-        let (stop, turned) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, turns) = (Arc::clone(&stop), Arc::clone(&turned));
+        let (stop, stopped) = mpsc::channel();
+        let turned = Arc::new(AtomicU64::new(0));
+        let turns = Arc::clone(&turned);
         let work = move || {
             let connect = || TcpStream::connect_timeout(&web_vip(family), SOON).expect("a connection");
             let mut connections: VecDeque<_> = (0..STANDING).map(|_| connect()).collect();
-            while !stopped.load(Ordering::Relaxed) {
+            while stopped.recv_timeout(TURN) == Err(RecvTimeoutError::Timeout) {
                 connections.pop_front();
                 connections.push_back(connect());
                 turns.fetch_add(1, Ordering::Relaxed);
-                // A steady rhythm, not a wait for something.
-                std::thread::sleep(TURN);
             }
         };
         let thread = setup.lab.client.handle().spawn("churn", work).unwrap();
-        Self { stop, turned, thread: Some(thread) }
+        Self { stop: Some(stop), turned, thread: Some(thread) }
     }
 
     fn turned(&self) -> u64 {
@@ -55,7 +55,7 @@ impl Churn {
 
 impl Drop for Churn {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.stop.take());
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }

@@ -1,7 +1,5 @@
 //! Services, backends, the state and its revisions: read, changed, brought back.
 
-use std::time::{Duration, Instant};
-
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -49,11 +47,7 @@ fn what_a_backend_reports_of_its_load_is_its_weight() {
     let answer = server.ask(Method::PUT, &load, json!({"load": 0.65, "ttl": "1h"})).unwrap();
     assert!(answer.contains(r#""reported":0.65"#), "{answer}");
     let effective = || server.get(&backend)["effective_weight"].clone();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while effective() != 1.75 {
-        assert!(Instant::now() < deadline, "{}", server.get(&backend));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    crate::wait::until("the weight follows the load", || effective() == 1.75);
     assert_eq!(server.get(&backend)["load"]["headroom"], 0.35);
     server.ask(Method::PATCH, &["services", "web"], json!({"strategy": "random"})).unwrap();
     assert_eq!(effective(), 5, "which no other strategy heeds");
