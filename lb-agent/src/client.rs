@@ -1,7 +1,8 @@
 //! The API's client: one request over the agent's socket.
 
-use std::fmt::Write as _;
-use std::io;
+use std::fmt::{self, Write as _};
+use std::io::{self, BufReader};
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer as _, Error as _, SeqAccess, Visitor};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
@@ -148,6 +149,25 @@ impl Call<'_> {
         })
     }
 
+    /// The elements of an array, however many: gives each to `take` as it comes, until the end or until `take` fails.
+    ///
+    /// # Errors
+    /// Where the agent cannot be reached, says no or breaks off, and whatever `take` says.
+    pub fn each<T: DeserializeOwned>(self, take: impl FnMut(T) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let socket = self.client.socket.clone();
+        let runtime = self.client.runtime()?;
+        let response = runtime.block_on(self.respond())?;
+        if !response.status().is_success() {
+            let status = response.status();
+            return Err(refusal(status, &runtime.block_on(within(&socket, text(response)))?).into());
+        }
+        let body = Body { socket: &socket, runtime: &runtime, response, unread: Bytes::new() };
+        elements(BufReader::new(body), take).map_err(|error| match error.downcast::<serde_json::Error>() {
+            Ok(error) => broken(&socket, &error.into()).into(),
+            Err(error) => error,
+        })
+    }
+
     /// Server-sent events: gives the data of each to `take`, until the agent ends the stream or `take` fails.
     ///
     /// # Errors
@@ -220,6 +240,66 @@ impl Call<'_> {
     }
 }
 
+/// An answer's body, read by one who waits.
+struct Body<'a> {
+    socket: &'a Path,
+    runtime: &'a Runtime,
+    response: Response<Incoming>,
+    unread: Bytes,
+}
+
+impl io::Read for Body<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.unread.is_empty() {
+            let frame = async { Ok(self.response.frame().await.transpose()?) };
+            let frame = self.runtime.block_on(within(self.socket, frame)).map_err(io::Error::other)?;
+            match frame.map(hyper::body::Frame::into_data) {
+                None => return Ok(0),
+                Some(data) => self.unread = data.unwrap_or_default(),
+            }
+        }
+        let length = buffer.len().min(self.unread.len());
+        buffer[..length].copy_from_slice(&self.unread.split_to(length));
+        Ok(length)
+    }
+}
+
+/// Reads an array without keeping it.
+fn elements<T: DeserializeOwned>(
+    text: impl io::Read,
+    take: impl FnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    /// Gives each element away; what the taker says stops the reading, and is kept aside meanwhile.
+    struct Elements<'a, T, F> {
+        take: F,
+        refused: &'a mut Option<anyhow::Error>,
+        element: PhantomData<T>,
+    }
+
+    impl<'de, T: DeserializeOwned, F: FnMut(T) -> anyhow::Result<()>> Visitor<'de> for Elements<'_, T, F> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut sequence: A) -> Result<(), A::Error> {
+            while let Some(element) = sequence.next_element()? {
+                if let Err(error) = (self.take)(element) {
+                    *self.refused = Some(error);
+                    return Err(A::Error::custom("not wanted any more"));
+                }
+            }
+            Ok(())
+        }
+    }
+
+    let mut refused = None;
+    let visitor = Elements { take, refused: &mut refused, element: PhantomData };
+    let read = serde_json::Deserializer::from_reader(text).deserialize_seq(visitor);
+    refused.map_or_else(|| Ok(read?), Err)
+}
+
 async fn text(response: Response<Incoming>) -> anyhow::Result<String> {
     let bytes = response.into_body().collect().await?.to_bytes();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -279,5 +359,24 @@ mod tests {
             error.unwrap_err().to_string(),
             "the agent is not running: nothing answers at /nonexistent/a.sock; start it with `lb-agent run`, or name its socket with --socket"
         );
+    }
+
+    #[test]
+    fn elements_come_one_by_one_and_a_list_that_breaks_off_is_no_whole_one() {
+        let read = |text: &str| {
+            let mut seen = Vec::new();
+            let end = elements(text.as_bytes(), |number: u8| {
+                anyhow::ensure!(number < 100, "{number} is too much");
+                seen.push(number);
+                Ok(())
+            });
+            (seen, end.map_err(|error| error.to_string()))
+        };
+        assert_eq!(read("[]\n"), (vec![], Ok(())));
+        assert_eq!(read("[\n1,\n2\n]\n"), (vec![1, 2], Ok(())));
+        let (seen, end) = read("[\n1,\n2,");
+        assert_eq!(seen, [1, 2]);
+        assert!(end.unwrap_err().contains("EOF while parsing a"));
+        assert_eq!(read("[7, 100, 8]"), (vec![7], Err("100 is too much".to_owned())));
     }
 }

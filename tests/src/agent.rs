@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::netns::{Handle, unique_name};
+use crate::netns::{Handle, Namespace, unique_name};
 use crate::process::{self, Process};
 use crate::refusal;
 use crate::residue::BPF_FS;
@@ -81,6 +81,14 @@ impl Agent {
     /// # Errors
     /// As [`Agent::start`].
     pub fn start_with(topology: &Topology, settings: Settings) -> Result<Self> {
+        Self::start_in(&topology.balancer, topology.balancer_interfaces(), settings)
+    }
+
+    /// Starts an agent in a namespace, on interfaces of it, and waits until it answers.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_in(namespace: &Namespace, interfaces: &[&str], settings: Settings) -> Result<Self> {
         ensure!(
             settings.binary.is_file(),
             "there is no agent at {}: run `cargo xtask build`, or name one with LB_AGENT",
@@ -89,14 +97,14 @@ impl Agent {
         let name = unique_name("agent");
         let mut agent = Self {
             settings,
-            namespace: topology.balancer.handle(),
+            namespace: namespace.handle(),
             directory: std::env::temp_dir().join(&name),
             pin_dir: Path::new(BPF_FS).join(&name),
             process: None,
         };
         std::fs::create_dir(&agent.directory)
             .with_context(|| format!("cannot create {}", agent.directory.display()))?;
-        std::fs::write(agent.config(), agent.config_text(topology.balancer_interfaces()))?;
+        std::fs::write(agent.config(), agent.config_text(interfaces))?;
         agent.run()?;
         Ok(agent)
     }
@@ -149,6 +157,14 @@ impl Agent {
     #[must_use]
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| matches!(process.ended(), Ok(None)))
+    }
+
+    /// The daemon's process.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.process.as_ref().context("the agent is not running")?.pid())
     }
 
     /// Runs a command of the command line against this agent, with whatever outcome.

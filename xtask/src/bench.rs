@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Measure whole requests instead, beside nftables, HAProxy and nginx
     #[arg(long, conflicts_with = "json")]
     peers: bool,
+    /// Fill the flow table of a running agent instead: memory, sweep and list
+    #[arg(long, conflicts_with_all = ["json", "quick", "peers"])]
+    scale: bool,
 }
 
 /// Runs the verb: this process becomes the bench.
@@ -36,6 +39,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut variables = vec![("LB_BPF_DIR", objects.into_os_string())];
     if arguments.peers {
         packages::ensure_peers()?;
+    }
+    if arguments.peers || arguments.scale {
         variables.push(("LB_AGENT", build::agent()?.into()));
     }
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_os_str())).collect();
@@ -45,6 +50,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.peers {
         command.arg("--peers");
+    }
+    if arguments.scale {
+        command.arg("--scale");
     }
     if arguments.quick {
         command.arg("--quick");

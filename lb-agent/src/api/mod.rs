@@ -4,6 +4,7 @@ mod backends;
 mod etag;
 mod events;
 mod extract;
+mod flows;
 mod observe;
 mod openapi;
 mod problem;

@@ -1,4 +1,4 @@
-//! `/v1/status`, `/v1/flows` and `/v1/explain`: what is going on. Nothing here changes anything.
+//! `/v1/status` and `/v1/explain`: what is going on. Nothing here changes anything.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,18 +7,9 @@ use serde::Deserialize;
 use super::Api;
 use super::extract::Parameters;
 use super::problem::{NotDone, Problem};
-use super::types::{ExplainView, FlowView, StatusView};
+use super::types::{ExplainView, StatusView};
 use crate::control::Handle;
-use crate::model::{Endpoint, Protocol, ServiceName};
-
-/// Which flows to list.
-#[derive(Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct FlowParameters {
-    service: Option<ServiceName>,
-    limit: Option<usize>,
-}
+use crate::model::{Endpoint, Protocol};
 
 /// Which packet to explain.
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -30,9 +21,6 @@ pub(super) struct ExplainParameters {
     vip: Endpoint,
 }
 
-/// Flows that are listed unless somebody says otherwise.
-const FLOWS: usize = 100_000;
-
 #[utoipa::path(
     get,
     path = "/v1/status",
@@ -43,23 +31,6 @@ const FLOWS: usize = 100_000;
 )]
 pub(super) async fn status(State(api): State<Api>) -> Result<Json<StatusView>, Problem> {
     Ok(Json(api.control.snapshot().await?.status(api.gate.counts())))
-}
-
-#[utoipa::path(
-    get,
-    path = "/v1/flows",
-    params(FlowParameters),
-    responses(
-        (status = 200, description = "Live flows", body = Vec<FlowView>),
-        NotDone,
-    )
-)]
-pub(super) async fn flows(
-    State(control): State<Handle>,
-    Parameters(FlowParameters { service, limit }): Parameters<FlowParameters>,
-) -> Result<Json<Vec<FlowView>>, Problem> {
-    let flows = control.flows(service, limit.unwrap_or(FLOWS)).await?;
-    Ok(Json(flows.into_iter().map(FlowView::from).collect()))
 }
 
 #[utoipa::path(

@@ -4,7 +4,7 @@ use clap::Args;
 use hyper::Method;
 
 use super::output::Output;
-use super::table::{Column, render};
+use super::table::Column;
 use crate::api::types::FlowView;
 use crate::client::Client;
 use crate::model::ServiceName;
@@ -22,36 +22,38 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn execute(self, client: &Client, output: &Output) -> anyhow::Result<()> {
+        use Column::{Number, Text};
+        let columns = [
+            Text("SERVICE"),
+            Text("PROTOCOL"),
+            Text("CLIENT"),
+            Text("VIP"),
+            Text("BACKEND"),
+            Text("STATE"),
+            Number("IDLE"),
+        ];
         let call = client.call(Method::GET, &["flows"]).parameter("service", self.service);
-        let flows: Vec<FlowView> = call.parameter("limit", Some(self.limit)).read()?;
-        if flows.len() == self.limit {
-            output.note(&format!("the first {} flows; --limit shows more", self.limit));
+        let (mut list, mut count) = (output.list(columns, row), 0);
+        call.parameter("limit", Some(self.limit)).each(|flow: FlowView| {
+            count += 1;
+            list.push(flow)
+        })?;
+        list.finish()?;
+        if count == self.limit {
+            output.note(&format!("the first {count} flows; --limit shows more"));
         }
-        output.data(&flows, |flows| flow_table(flows))
+        Ok(())
     }
 }
 
-fn flow_table(flows: &[FlowView]) -> String {
-    use Column::{Number, Text};
-    let columns = [
-        Text("SERVICE"),
-        Text("PROTOCOL"),
-        Text("CLIENT"),
-        Text("VIP"),
-        Text("BACKEND"),
-        Text("STATE"),
-        Number("IDLE"),
-    ];
-    let row = |flow: &FlowView| {
-        [
-            flow.service.as_ref().map_or("-".to_owned(), ToString::to_string),
-            flow.protocol.to_string(),
-            flow.client.to_string(),
-            flow.vip.to_string(),
-            flow.backend.to_string(),
-            flow.state.clone(),
-            format!("{}s", flow.idle_seconds),
-        ]
-    };
-    render(columns, flows.iter().map(row))
+fn row(flow: &FlowView) -> [String; 7] {
+    [
+        flow.service.as_ref().map_or("-".to_owned(), ToString::to_string),
+        flow.protocol.to_string(),
+        flow.client.to_string(),
+        flow.vip.to_string(),
+        flow.backend.to_string(),
+        flow.state.clone(),
+        format!("{}s", flow.idle_seconds),
+    ]
 }

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
+use std::mem;
 use std::str::FromStr;
 
 use serde::Serialize;
 
+use super::table::{Column, Table};
 use crate::client::Call;
 use crate::model::Quoted;
 
@@ -82,6 +84,15 @@ impl Output {
         }
     }
 
+    /// A list of any length, printed while it comes.
+    pub(super) fn list<T: Serialize, const N: usize>(
+        &self,
+        columns: [Column; N],
+        row: fn(&T) -> [String; N],
+    ) -> List<T, N> {
+        List { output: *self, row, table: Table::new(columns), rows: Vec::new(), has_begun: false }
+    }
+
     /// One of many results, on a line of its own in whatever format.
     pub(super) fn line<T: Serialize>(
         &self,
@@ -118,6 +129,48 @@ impl Output {
             // A closed stderr leaves nobody to tell.
             let _ = writeln!(io::stderr(), "{note}");
         }
+    }
+}
+
+/// Rows that are printed together.
+const ROWS: usize = 1000;
+
+/// A list that is being printed: a table for people, an array in JSON.
+pub(super) struct List<T, const N: usize> {
+    output: Output,
+    row: fn(&T) -> [String; N],
+    table: Table<N>,
+    rows: Vec<T>,
+    has_begun: bool,
+}
+
+impl<T: Serialize, const N: usize> List<T, N> {
+    pub(super) fn push(&mut self, row: T) -> anyhow::Result<()> {
+        self.rows.push(row);
+        if self.rows.len() < ROWS { Ok(()) } else { self.print() }
+    }
+
+    pub(super) fn finish(mut self) -> anyhow::Result<()> {
+        if !self.has_begun || !self.rows.is_empty() {
+            self.print()?;
+        }
+        match self.output.format {
+            Format::Table => Ok(()),
+            Format::Json => self.output.text("\n]\n"),
+        }
+    }
+
+    fn print(&mut self) -> anyhow::Result<()> {
+        let rows = mem::take(&mut self.rows);
+        let text = match self.output.format {
+            Format::Table => self.table.render(rows.iter().map(self.row)),
+            Format::Json => {
+                let lines: Result<Vec<_>, _> = rows.iter().map(serde_json::to_string).collect();
+                (if self.has_begun { ",\n" } else { "[\n" }).to_owned() + &lines?.join(",\n")
+            }
+        };
+        self.has_begun = true;
+        self.output.text(&text)
     }
 }
 

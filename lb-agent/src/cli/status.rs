@@ -142,7 +142,7 @@ mod tests {
         let status: StatusView = serde_json::from_value(json!({
             "version": "0.1.0", "revision": 17, "in_step": false, "http": {"requests_total": 9, "refused_no_token_total": 1, "refused_wrong_token_total": 0, "refused_read_only_total": 0}, "uptime_seconds": 3720, "services": 1, "backends": 2,
             "interfaces": [{"name": "eth0", "mode": "native"}, {"name": "eth1", "mode": "generic", "problem": "it has no link"}],
-            "flows": {"active": 250, "capacity": 1000},
+            "flows": {"active": 250, "capacity": 1000, "sweep_cpu_microseconds": 5},
             "service_rates": [{
                 "name": "web", "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
                 "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "affinity": "off", "health": "none", "backends": 2, "healthy_backends": 1,

@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 use super::{Changed, Control, ControlError, Handle, Order, Parts, load};
 use crate::config::Limits;
 use crate::datapath::{
-    ConnectTime, Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Network, Plan,
-    ReasonCount, ServiceId, Traffic, Wanted, WantedBackend,
+    ConnectTime, Datapath, EventCount, Explanation, FlowCursor, FlowInfo, FlowLoad, FlowPage,
+    InterfaceStatus, Network, Plan, ReasonCount, ServiceId, Traffic, Wanted, WantedBackend,
 };
 use crate::health::{Failing, Probe, ProbeResult, Prober};
 use crate::model::{Change, Desired, Protocol};
@@ -204,11 +204,13 @@ impl Datapath for World {
         None
     }
 
-    fn flows(&self, service: Option<ServiceId>, limit: usize) -> Vec<FlowInfo> {
+    /// One flow a page: so a list of two has a seam.
+    fn flows(&self, service: Option<ServiceId>, FlowCursor(from): FlowCursor) -> FlowPage<FlowInfo> {
         let flows = self.lock().flows.clone();
         let of_service =
             |flow: &FlowInfo| service.is_none_or(|id| (id.vip, id.protocol) == (flow.vip, flow.protocol));
-        flows.into_iter().filter(of_service).take(limit).collect()
+        let next = (from + 1 < flows.len()).then_some(FlowCursor(from + 1));
+        FlowPage { flows: flows.into_iter().skip(from).take(1).filter(of_service).collect(), next }
     }
 
     fn explain(&self, protocol: Protocol, _: SocketAddr, vip: SocketAddr) -> Explanation {
@@ -232,7 +234,7 @@ impl Datapath for World {
     }
 
     fn flow_load(&self) -> FlowLoad {
-        FlowLoad { active: self.lock().active.values().sum(), capacity: 1000 }
+        FlowLoad { active: self.lock().active.values().sum(), capacity: 1000, sweep_cpu_microseconds: 5 }
     }
 
     fn reasons(&self) -> Vec<ReasonCount> {

@@ -10,6 +10,7 @@ use super::change::Changed;
 use super::order::Order;
 use super::reports::Report;
 use super::snapshot::{Explained, FlowRow, Snapshot};
+use crate::datapath::{FlowCursor, FlowPage};
 use crate::events::Events;
 use crate::model::{Change, Endpoint, Protocol, Refusal, Removal, ServiceName};
 use crate::store::{Revision, RevisionInfo, StoreError};
@@ -63,7 +64,7 @@ pub(super) enum Request {
     Report { service: ServiceName, backend: Endpoint, report: Report, reply: Reply<()> },
     Ping { reply: Reply<()> },
     Snapshot { reply: Reply<Snapshot> },
-    Flows { service: Option<ServiceName>, limit: usize, reply: Reply<Vec<FlowRow>> },
+    Flows { service: Option<ServiceName>, from: FlowCursor, reply: Reply<FlowPage<FlowRow>> },
     Explain { protocol: Protocol, client: SocketAddr, vip: SocketAddr, reply: Reply<Explained> },
 }
 
@@ -153,16 +154,16 @@ impl Handle {
         self.ask(|reply| Request::Snapshot { reply }).await
     }
 
-    /// Live flows, at most `limit`, of one service or of all.
+    /// Some of the live flows, of one service or of all.
     ///
     /// # Errors
     /// Where there is no such service, or the task does not answer.
     pub async fn flows(
         &self,
         service: Option<ServiceName>,
-        limit: usize,
-    ) -> Result<Vec<FlowRow>, ControlError> {
-        self.ask(|reply| Request::Flows { service, limit, reply }).await
+        from: FlowCursor,
+    ) -> Result<FlowPage<FlowRow>, ControlError> {
+        self.ask(|reply| Request::Flows { service, from, reply }).await
     }
 
     /// Where a packet would go.

@@ -195,7 +195,7 @@ impl Control {
             }
             Request::Ping { reply } => drop(reply.send(Ok(()))),
             Request::Snapshot { reply } => drop(reply.send(Ok(self.snapshot()))),
-            Request::Flows { service, limit, reply } => drop(reply.send(self.flows(service.as_ref(), limit))),
+            Request::Flows { service, from, reply } => drop(reply.send(self.flows(service.as_ref(), from))),
             Request::Explain { protocol, client, vip, reply } => {
                 drop(reply.send(Ok(self.explain(protocol, client, vip))));
             }

@@ -11,8 +11,8 @@ use super::reports::{EffectiveWeight, LoadNow};
 use super::wanted::effective_weight;
 use super::{BackendKey, Control, ControlError};
 use crate::datapath::{
-    ConnectTime, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, ReasonCount, ServiceId,
-    Traffic,
+    ConnectTime, EventCount, Explanation, FlowCursor, FlowInfo, FlowLoad, FlowPage, InterfaceStatus,
+    ReasonCount, ServiceId, Traffic,
 };
 use crate::health::Health;
 use crate::model::{Admin, Backend, Desired, Endpoint, Protocol, Service, ServiceName};
@@ -158,15 +158,16 @@ impl Control {
     pub(super) fn flows(
         &self,
         service: Option<&ServiceName>,
-        limit: usize,
-    ) -> Result<Vec<FlowRow>, ControlError> {
+        from: FlowCursor,
+    ) -> Result<FlowPage<FlowRow>, ControlError> {
         let id = service.map(|name| self.desired.service(name).map(id_of)).transpose()?;
         let names = self.names();
         let row = |flow: FlowInfo| {
             let id = ServiceId { vip: flow.vip, protocol: flow.protocol };
             FlowRow { service: names.get(&id).map(|name| (*name).clone()), flow }
         };
-        Ok(self.datapath.flows(id, limit).into_iter().map(row).collect())
+        let FlowPage { flows, next } = self.datapath.flows(id, from);
+        Ok(FlowPage { flows: flows.into_iter().map(row).collect(), next })
     }
 
     pub(super) fn explain(&self, protocol: Protocol, client: SocketAddr, vip: SocketAddr) -> Explained {

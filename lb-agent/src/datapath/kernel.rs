@@ -25,7 +25,7 @@ use super::host::Host;
 use super::identity::Endpoint;
 use super::links::Links;
 use super::load::{Loaded, load};
-use super::observed::{Observed, Rested, region_of, service_key};
+use super::observed::{Observed, Occupancy, Rested, region_of, service_key, use_of_service};
 use super::pins::PinDir;
 use super::plan::{self, Action, TableInputs, diff};
 use super::prefixes::Trie;
@@ -35,14 +35,17 @@ use super::sysctl::Sysctl;
 use super::view::{self, View};
 use super::vip::Vips;
 use super::{
-    ConnectTime, Datapath, EventCount, Explanation, FlowInfo, FlowLoad, InterfaceStatus, Move, Network, Plan,
-    ReasonCount, ServiceId, Traffic, Wanted, WantedService,
+    ConnectTime, Datapath, EventCount, Explanation, FlowCursor, FlowInfo, FlowLoad, FlowPage,
+    InterfaceStatus, Move, Network, Plan, ReasonCount, ServiceId, Traffic, Wanted, WantedService,
 };
 use crate::config::{Config, XdpMode};
 use crate::model::Protocol;
 
 /// Ticks between two looks at the network around, in case that something was not told, or refused before.
 const NETWORK_EVERY: u32 = 5;
+
+/// Buckets of the flow tables whose flows are listed in one go: less than a millisecond, some thousand flows at rated load.
+const BUCKETS_PER_PAGE: usize = 1 << 12;
 
 /// Attaches the program to the configured interfaces, or takes over what an agent before has left attached.
 ///
@@ -283,19 +286,16 @@ impl Datapath for Kernel {
         view::connect_time(&self.loaded.arrays, *row)
     }
 
-    fn flows(&self, service: Option<ServiceId>, limit: usize) -> Vec<FlowInfo> {
-        let id = match service {
-            None => None,
-            Some(service) => {
-                let vip = Endpoint::new(service.vip, service.protocol);
-                let observed = Observed::read(&self.loaded.arrays, &self.rested, None);
-                match observed.services.get(&vip) {
-                    Some(service) => Some(service.id),
-                    None => return Vec::new(),
-                }
-            }
+    fn flows(&self, service: Option<ServiceId>, from: FlowCursor) -> FlowPage<FlowInfo> {
+        let id = |service: ServiceId| {
+            let vip = Endpoint::new(service.vip, service.protocol);
+            let is_it = |row: &Service| use_of_service(row) == Occupancy::InUse && service_key(row) == vip;
+            (0..).zip(self.loaded.arrays.services.iter()).find_map(|(id, row)| is_it(row).then_some(id))
         };
-        self.view().flows(id, limit)
+        match service.map(id) {
+            Some(None) => FlowPage { flows: Vec::new(), next: None },
+            id => self.view().flows(id.flatten(), from, BUCKETS_PER_PAGE),
+        }
     }
 
     fn explain(&self, protocol: Protocol, client: SocketAddr, vip: SocketAddr) -> Explanation {
@@ -307,7 +307,8 @@ impl Datapath for Kernel {
     }
 
     fn flow_load(&self) -> FlowLoad {
-        FlowLoad { active: self.sweep.live_at_last, capacity: self.flow_capacity }
+        let sweep_cpu_microseconds = self.sweep.spent_at_last.as_micros().try_into().unwrap_or(u64::MAX);
+        FlowLoad { active: self.sweep.live_at_last, capacity: self.flow_capacity, sweep_cpu_microseconds }
     }
 
     fn reasons(&self) -> Vec<ReasonCount> {

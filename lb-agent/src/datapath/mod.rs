@@ -155,6 +155,19 @@ pub struct FlowInfo {
     pub idle_seconds: u64,
 }
 
+/// Where a list of flows goes on: a bucket of the flow tables, the IPv6 table's after the IPv4 table's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCursor(pub usize);
+
+/// A part of the list of flows. Flows that come and go meanwhile may be listed or not; none is listed twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowPage<F> {
+    /// Any number of them, none included.
+    pub flows: Vec<F>,
+    /// Where the next part begins; nothing after the last one.
+    pub next: Option<FlowCursor>,
+}
+
 /// Which backend a packet would go to, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -202,6 +215,8 @@ pub struct FlowLoad {
     pub active: u64,
     /// Flows that `[limits] flows` provides for.
     pub capacity: u64,
+    /// CPU time of the last whole sweep, which looks at every entry.
+    pub sweep_cpu_microseconds: u64,
 }
 
 /// A counter of packet outcomes, as the kernel counted it.
@@ -275,8 +290,8 @@ pub trait Datapath: Send {
     /// How long connecting to a backend took; nothing where that was not measured.
     fn connect_time(&self, service: ServiceId, backend: SocketAddr) -> Option<ConnectTime>;
 
-    /// Live flows, at most `limit`, of one service or of all.
-    fn flows(&self, service: Option<ServiceId>, limit: usize) -> Vec<FlowInfo>;
+    /// A part of the list of live flows, of one service or of all.
+    fn flows(&self, service: Option<ServiceId>, from: FlowCursor) -> FlowPage<FlowInfo>;
 
     /// Where a packet from `client` to `vip` would go. No side effects.
     fn explain(&self, protocol: Protocol, client: SocketAddr, vip: SocketAddr) -> Explanation;

@@ -26,7 +26,8 @@ use super::arrays::Arrays;
 use super::identity::{Endpoint, number};
 use super::observed::{backend_key, service_key};
 use super::{
-    Candidate, ConnectTime, ConnectTimeBucket, EventCount, Explanation, FlowInfo, ReasonCount, Traffic,
+    Candidate, ConnectTime, ConnectTimeBucket, EventCount, Explanation, FlowCursor, FlowInfo, FlowPage,
+    ReasonCount, Traffic,
 };
 use crate::model::Protocol;
 
@@ -91,12 +92,22 @@ pub(super) fn events(arrays: &Arrays) -> Vec<EventCount> {
 }
 
 impl View<'_> {
-    /// Live flows, at most `limit`, of one service or of all.
-    pub(super) fn flows(&self, service: Option<u16>, limit: usize) -> Vec<FlowInfo> {
+    /// Live flows, of one service or of all, of so many buckets from one on.
+    pub(super) fn flows(
+        &self,
+        service: Option<u16>,
+        FlowCursor(from): FlowCursor,
+        buckets: usize,
+    ) -> FlowPage<FlowInfo> {
         let now = self.arrays.settings().tick(self.jiffies);
-        let v4 = self.arrays.flows4.iter().flat_map(|bucket| self.live(bucket, service, now));
-        let v6 = self.arrays.flows6.iter().flat_map(|bucket| self.live(bucket, service, now));
-        v4.chain(v6).take(limit).collect()
+        let v4 = self.arrays.flows4.len();
+        let total = v4 + self.arrays.flows6.len();
+        let (from, end) = (from.min(total), total.min(from.saturating_add(buckets)));
+        let part4 = &self.arrays.flows4[from.min(v4)..end.min(v4)];
+        let part6 = &self.arrays.flows6[from.max(v4) - v4..end.max(v4) - v4];
+        let flows4 = part4.iter().flat_map(|bucket| self.live(bucket, service, now));
+        let flows6 = part6.iter().flat_map(|bucket| self.live(bucket, service, now));
+        FlowPage { flows: flows4.chain(flows6).collect(), next: (end < total).then_some(FlowCursor(end)) }
     }
 
     fn live<K: Key>(

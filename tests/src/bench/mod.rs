@@ -9,6 +9,7 @@
 //! establish, lane, group         flows set up, programs timed in turn
 //! statistics, report, machine    figures, rows, where they come from
 //! peers                          whole requests, beside other balancers
+//! scale                          what millions of flows take of the agent
 //! ```
 
 mod asm;
@@ -21,6 +22,7 @@ mod network;
 mod peers;
 mod reference;
 mod report;
+mod scale;
 mod source;
 mod statistics;
 mod traffic;
@@ -50,6 +52,9 @@ pub struct Options {
     /// Measure whole requests instead, beside nftables, HAProxy and nginx
     #[arg(long, conflicts_with = "json")]
     pub peers: bool,
+    /// Fill the flow table of a running agent instead: memory, sweep and list
+    #[arg(long, conflicts_with_all = ["json", "quick", "peers"])]
+    pub scale: bool,
 }
 
 /// Rounds of each lane: odd, so that the median is one of them.
@@ -66,6 +71,9 @@ pub fn run(options: &Options) -> Result<()> {
     interrupt::install();
     if options.peers {
         return peers::run(options.quick);
+    }
+    if options.scale {
+        return scale::run();
     }
     let namespace = network::build()?;
     let rows = namespace.run(|| measure(options))?;

@@ -16,7 +16,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
-use super::{Api, MAX_STATE, backends, events, observe, revisions, services, state, wellness};
+use super::{Api, MAX_STATE, backends, events, flows, observe, revisions, services, state, wellness};
 
 /// What is not said by the routes.
 #[derive(OpenApi)]
@@ -57,7 +57,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(revisions::rollback))
         .routes(routes!(observe::status))
         .routes(routes!(events::listen))
-        .routes(routes!(observe::flows))
+        .routes(routes!(flows::list))
         .routes(routes!(observe::explain))
         .routes(routes!(show))
         .routes(routes!(wellness::alive))

@@ -5,7 +5,8 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::Server;
+use super::{Server, outcome};
+use crate::api::types::FlowView;
 use crate::datapath::FlowInfo;
 use crate::model::Protocol;
 
@@ -47,7 +48,7 @@ fn status_flows_and_explain_have_the_fields_of_the_contract() {
     let status = server.get(&["status"]);
     assert_eq!(status["interfaces"], json!([{"name": "eth0", "mode": "native", "problem": null}]));
     assert_eq!((&status["services"], &status["backends"]), (&json!(1), &json!(1)));
-    assert_eq!(status["flows"], json!({"active": 0, "capacity": 1000}));
+    assert_eq!(status["flows"], json!({"active": 0, "capacity": 1000, "sweep_cpu_microseconds": 5}));
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert!(status["uptime_seconds"].is_u64());
     let expected = json!({"reason": "request_forwarded", "packets": 9, "packets_per_second": 0.0});
@@ -78,4 +79,33 @@ fn status_flows_and_explain_have_the_fields_of_the_contract() {
         "backend": "10.0.1.11:8080", "state": "established", "idle_seconds": 2,
     }]);
     assert_eq!(server.get(&["flows"]), expected);
+}
+
+#[test]
+fn a_list_of_flows_is_whole_however_many_pages_it_has() {
+    let server = Server::with_web("pages");
+    server.ask(Method::POST, &["services"], json!({"name": "dns", "vip": "10.0.0.100:53"})).unwrap();
+    let clients = |service: Option<&str>, limit: Option<usize>| -> Vec<u64> {
+        let call = server.client.call(Method::GET, &["flows"]).parameter("service", service);
+        let flows: Vec<FlowView> = call.parameter("limit", limit).read().unwrap();
+        flows.iter().map(|flow| flow.client.port().into()).collect()
+    };
+    assert!(clients(None, None).is_empty());
+    for (port, service_port) in [(1, 53), (2, 80), (3, 53), (4, 53), (5, 80), (6, 53)] {
+        server.world.lock().flows.push(FlowInfo {
+            vip: ([10, 0, 0, 100], service_port).into(),
+            protocol: Protocol::Tcp,
+            client: ([192, 0, 2, 1], port).into(),
+            backend: ([10, 0, 1, 11], 8080).into(),
+            state: "established".to_owned(),
+            idle_seconds: 2,
+        });
+    }
+    assert_eq!(clients(None, None), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(clients(Some("web"), None), [2, 5], "the first page and the last have none of these");
+    assert_eq!(clients(None, Some(4)), [1, 2, 3, 4]);
+    assert_eq!(clients(Some("web"), Some(1)), [2]);
+    assert!(clients(None, Some(0)).is_empty());
+    let nobody = server.client.call(Method::GET, &["flows"]).parameter("service", Some("mail"));
+    assert_eq!(outcome(nobody.send()).unwrap_err().0, 404);
 }

@@ -11,6 +11,7 @@ mod recount;
 
 use std::collections::BTreeSet;
 use std::mem;
+use std::time::Duration;
 
 use lb_common::flow::{AFFINITY_OF, Bucket, Data, Entry, Key, State};
 use lb_common::next_hop::{CAPACITY, NextHop, RowState};
@@ -18,6 +19,7 @@ use lb_common::service::Options;
 use lb_common::settings::timeout;
 
 use lb_ebpf::family::CLIENT_TAG;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::arrays::Arrays;
 use super::exceptions::Pass;
@@ -51,8 +53,12 @@ pub(crate) struct Sweep {
     /// The buckets' marks, of each table.
     marks: [Marks; 2],
     recount: Recount,
+    /// CPU time of this pass.
+    spent: Duration,
     /// Live entries that the last whole pass met.
     pub(crate) live_at_last: u64,
+    /// CPU time of the last whole pass.
+    pub(crate) spent_at_last: Duration,
     /// Retired next hops that the last whole pass found unnamed.
     unnamed_next_hops: BTreeSet<u16>,
 }
@@ -88,8 +94,13 @@ impl Sweep {
     ///
     /// Returns what a pass that ended has seen of services that track by exception.
     pub(crate) fn step(&mut self, arrays: &mut Arrays, now: u64) -> Option<Pass> {
+        let begin = cpu_time();
         self.step_over(arrays, now, BUCKETS_PER_TICK);
-        self.begins().then(|| mem::take(&mut self.exceptions))
+        self.spent += cpu_time().saturating_sub(begin);
+        self.begins().then(|| {
+            self.spent_at_last = mem::take(&mut self.spent);
+            mem::take(&mut self.exceptions)
+        })
     }
 
     fn step_over(&mut self, arrays: &mut Arrays, now: u64, buckets: usize) {
@@ -280,6 +291,13 @@ impl Sweep {
         }
         self.unnamed_next_hops = unnamed;
     }
+}
+
+/// CPU time that this thread has taken.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // Neither is negative, and nanoseconds are less than a second.
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Counts what it means for its backend that an entry ends.
