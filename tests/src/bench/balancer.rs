@@ -17,6 +17,7 @@ use lb_common::slot::{self, Owners, PAIRS_PER_LINE, SLOTS_PER_LINE, SlotLine};
 use lb_common::{ABI_VERSION, Address, Be16, Be32, Protocol, maps};
 use lb_ebpf::family::{Family as _, Ipv4, Ipv6};
 
+use super::crowd;
 use super::traffic::{BACKEND_PORT, Family, SERVICE_PORT, following};
 use crate::object::{Mapping, Object, possible_cpus};
 use crate::wait;
@@ -25,13 +26,13 @@ use crate::wait;
 pub(super) const BACKENDS: u16 = 3;
 /// Flows that the tables are made for: the default of `[limits] flows`.
 pub(super) const FLOWS: u32 = 1_000_000;
-/// The other limits' defaults.
+/// The other limits' defaults, but for backends, of which there are more here.
 const SERVICES: u32 = 512;
-const BACKEND_ROWS: u32 = 4096 + 1;
-const TABLE_SIZE: u32 = 65_537;
+const BACKEND_ROWS: u32 = 1 << 15;
+pub(super) const TABLE_SIZE: u32 = 65_537;
 
 /// Seeds and keys; any will do.
-const SLOT_SEED: u64 = 0x736c_6f74_7365_6564;
+pub(super) const SLOT_SEED: u64 = 0x736c_6f74_7365_6564;
 const FLOW_KEY: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// How long the kernel's clock is watched to learn its rate.
@@ -47,12 +48,14 @@ pub(super) enum Setting {
     Exceptions,
     /// Every flow is remembered, new ones go to the less loaded of two backends.
     LeastConnections,
+    /// As maglev, but packets are of flows to many services.
+    Crowd,
 }
 
 impl Setting {
     const fn index(self) -> Index {
         match self {
-            Self::Maglev | Self::Exceptions => Index::Flow,
+            Self::Maglev | Self::Exceptions | Self::Crowd => Index::Flow,
             Self::LeastConnections => Index::LeastConnections,
         }
     }
@@ -153,7 +156,8 @@ impl Balancer {
         let mut listings = Vec::new();
         for family in Family::ALL {
             let (id, vip) = (service_id(family), (Address::from(family.vip()), Be16::new(SERVICE_PORT)));
-            self.services.write(id.into(), service(id, vip))?;
+            let table = Table::new(table_line(family), TABLE_SIZE, Index::Flow, OnNoBackend::Reset);
+            self.services.write(id.into(), service(vip, table))?;
             listings.push(listing(vip, Protocol::TCP, Kind::Service, id));
             listings.push(listing((vip.0, Be16(0)), Protocol(0), Kind::Vip, id));
             for number in 0..BACKENDS {
@@ -166,6 +170,8 @@ impl Balancer {
             }
             self.write_slots(family)?;
         }
+        self.write_crowd()?;
+        listings.extend(crowd::listings(FIRST_CROWD_SERVICE, FIRST_CROWD_BACKEND));
         let (key, buckets) =
             directory::build(&listings, directory_mask() + 1).context("no key for the directory")?;
         for (index, bucket) in buckets.into_iter().enumerate() {
@@ -173,6 +179,30 @@ impl Balancer {
         }
         let jiffies_per_second = self.clock_rate()?;
         settings.write(0, self::settings(jiffies_per_second, key))
+    }
+
+    /// The many services.
+    fn write_crowd(&mut self) -> Result<()> {
+        for number in 0..crowd::SERVICES {
+            let (id, line) = (FIRST_CROWD_SERVICE + number, crowd_line(number));
+            let table = Table::new(line, TABLE_SIZE, Index::Flow, OnNoBackend::Reset);
+            self.services.write(id.into(), service(crowd::vip(number), table))?;
+            for line_of_table in 0..crowd::lines() {
+                let mut row = SlotLine::default();
+                for (place, backend) in row.backends.iter_mut().enumerate() {
+                    let slot = u64::from(line_of_table * SLOTS_PER_LINE) + place as u64;
+                    *backend = FIRST_CROWD_BACKEND + crowd::owner(number, slot);
+                }
+                self.slots.write((line + line_of_table) as usize, row)?;
+            }
+        }
+        for number in 0..crowd::ALL_BACKENDS {
+            let service = number / crowd::BACKENDS;
+            let id = FIRST_CROWD_SERVICE + service;
+            let row = Backend::new(id, crowd::vip(service), crowd::endpoint(number), Protocol::TCP);
+            self.backends.write(usize::from(FIRST_CROWD_BACKEND + number), row)?;
+        }
+        Ok(())
     }
 
     /// Backends dealt to slots at random. How a table came about makes no difference to a packet.
@@ -260,6 +290,15 @@ impl Balancer {
     }
 }
 
+/// The first of the many services' identifiers, and of their backends'.
+const FIRST_CROWD_SERVICE: u16 = 3;
+const FIRST_CROWD_BACKEND: u16 = 1 + 2 * BACKENDS;
+
+/// First line of the table of one of the many services: behind the families' own.
+const fn crowd_line(number: u16) -> u32 {
+    pairs_line(Family::V6) + slot::lines(2 * TABLE_SIZE) + number as u32 * crowd::lines()
+}
+
 const fn service_id(family: Family) -> u16 {
     match family {
         Family::V4 => 1,
@@ -299,9 +338,7 @@ const fn directory_mask() -> u32 {
     maps::directory_buckets(SERVICES, BACKEND_ROWS) - 1
 }
 
-fn service(id: u16, vip: (Address, Be16)) -> Service {
-    let family = if id == service_id(Family::V4) { Family::V4 } else { Family::V6 };
-    let table = Table::new(table_line(family), TABLE_SIZE, Index::Flow, OnNoBackend::Reset);
+fn service(vip: (Address, Be16), table: Table) -> Service {
     Service {
         vip: vip.0,
         port: vip.1,

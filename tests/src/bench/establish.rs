@@ -5,14 +5,17 @@ use lb_common::flow::State;
 use lb_common::reason::Event;
 
 use super::balancer::Balancer;
+use super::crowd;
 use super::lane::Bench;
 use super::reference::LruTable;
-use super::source::{FLOW_BITS, LIST, Source};
+use super::source::{LIST, Source};
 use super::statistics::Draw;
 use super::traffic::{Family, Path, Segment, Traffic, client};
 
 /// Flows whose handshakes are under way at once.
 const AT_ONCE: u32 = 1 << 14;
+/// The same in a table full of others' handshakes, which displace each other before they are through.
+const FEW_AT_ONCE: u32 = 1 << 10;
 /// New flows that are sent before anything is timed: twice as many as the balancer's table has entries, four times
 /// as many as the references' have. A young table is faster than it will ever be again.
 const CHURN: u32 = 4_000_000;
@@ -53,6 +56,48 @@ pub(super) fn balancer(bench: &mut Bench, family: Family, flows: u32) -> Result<
     ))
 }
 
+/// Plays the handshakes of flows to many services, and sets their lists to some drawn at random.
+pub(super) fn crowd(bench: &mut Bench, flows: u32) -> Result<()> {
+    let before = bench.balancer.flows_in(Family::V4, State::ESTABLISHED);
+    let program = bench.balancer.program()?;
+    for first in (0..flows).step_by(FEW_AT_ONCE as usize) {
+        let count = FEW_AT_ONCE.min(flows - first);
+        list_crowd(bench, |position| first + position % count)?;
+        for (path, segment) in [
+            (Path::CrowdRequest, Segment::Syn),
+            (Path::CrowdReply, Segment::SynAck),
+            (Path::CrowdRequest, Segment::Ack),
+        ] {
+            let traffic = Traffic { family: Family::V4, path, segment, comes_again: true };
+            play(bench, traffic, &program, count)?;
+        }
+    }
+    let established = bench.balancer.flows_in(Family::V4, State::ESTABLISHED) - before;
+    ensure!(
+        established as f64 >= f64::from(flows) * TRACKED,
+        "only {established} of {flows} flows to {} services were established",
+        crowd::SERVICES
+    );
+    let mut draw = Draw::new(u64::from(flows));
+    let drawn: Vec<u32> = (0..LIST).map(|_| draw.below(flows)).collect();
+    list_crowd(bench, |position| drawn[position as usize])
+}
+
+/// Sets both lists of flows to many services.
+fn list_crowd(bench: &mut Bench, flow: impl Fn(u32) -> u32) -> Result<()> {
+    let entry = |path: Path, flow, peer: u16| flow | u32::from(peer) << path.flow_bits();
+    bench.crowd_requests.fill(|position| {
+        let flow = flow(position);
+        entry(Path::CrowdRequest, flow, crowd::service_of(flow))
+    })?;
+    let backends: Result<Vec<u16>> = (0..crowd::FLOWS).map(crowd::backend_of).collect();
+    let backends = backends?;
+    bench.crowd_replies.fill(|position| {
+        let flow = flow(position);
+        entry(Path::CrowdReply, flow, backends[flow as usize])
+    })
+}
+
 /// Churns a reference's table until it is full of flows that came once.
 pub(super) fn fill(bench: &mut Bench, table: &LruTable, family: Family) -> Result<()> {
     let traffic = Traffic { family, path: Path::Request, segment: Segment::Syn, comes_again: false };
@@ -86,7 +131,7 @@ fn list(bench: &mut Bench, family: Family, flow: impl Fn(u32) -> u32) -> Result<
     let backend = |flow| Balancer::backend_of(balancer, client(first, flow));
     bench.replies.fill(|position| {
         let flow = flow(position);
-        flow | backend(flow) << FLOW_BITS
+        flow | backend(flow) << Path::Reply.flow_bits()
     })
 }
 

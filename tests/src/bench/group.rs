@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use lb_common::reason::Reason;
 
 use super::balancer::{FLOWS, Setting};
+use super::crowd;
 use super::establish;
 use super::lane::{Bench, Expected, Lane};
 use super::reference::{self, LruTable};
@@ -66,6 +67,9 @@ pub(super) fn measure(
     rounds: usize,
 ) -> Result<Group> {
     establish::shuffle(bench, family, flows)?;
+    if has_crowd(family, flows) {
+        establish::crowd(bench, flows)?;
+    }
     let mut lanes = lanes(bench, tables, family, flows)?;
     for lane in &mut lanes {
         lane.sample(bench)?;
@@ -87,6 +91,11 @@ pub(super) fn measure(
     Ok(Group { family, flows, lanes: less_empty(lanes) })
 }
 
+/// Whether flows to many services are measured too: not where they would come on top of as many as the table is made for.
+const fn has_crowd(family: Family, flows: u32) -> bool {
+    matches!(family, Family::V4) && flows < crowd::FLOWS
+}
+
 fn lanes(bench: &mut Bench, tables: &Tables, family: Family, flows: u32) -> Result<Vec<Lane>> {
     let traffic = |path, segment, comes_again| Traffic { family, path, segment, comes_again };
     let request = traffic(Path::Request, Segment::Ack, true);
@@ -103,7 +112,10 @@ fn lanes(bench: &mut Bench, tables: &Tables, family: Family, flows: u32) -> Resu
     let passed = counted(verdict::PASS, Reason::PassNotOurs);
 
     let mut lanes = Vec::new();
-    for traffic in [request, reply, new_flow] {
+    let crowd_request = traffic(Path::CrowdRequest, Segment::Ack, true);
+    let crowd_reply = traffic(Path::CrowdReply, Segment::Ack, true);
+    let with_crowd = [crowd_request, crowd_reply].into_iter().filter(|_| has_crowd(family, flows));
+    for traffic in [request, reply, new_flow].into_iter().chain(with_crowd) {
         lanes.push(Lane::new(bench, None, traffic, &empty, transmitted)?);
     }
     let mut add = |case, traffic, program: &std::os::fd::OwnedFd, expected| -> Result<()> {
@@ -131,6 +143,13 @@ fn lanes(bench: &mut Bench, tables: &Tables, family: Family, flows: u32) -> Resu
             continue;
         }
         lanes.push(Lane::new(bench, Some(case), traffic, &balancer, expected)?.with(setting));
+    }
+    if has_crowd(family, flows) {
+        for (case, traffic, expected) in
+            [(Case::Request, crowd_request, forwarded), (Case::Reply, crowd_reply, returned)]
+        {
+            lanes.push(Lane::new(bench, Some(case), traffic, &balancer, expected)?.with(Setting::Crowd));
+        }
     }
     Ok(lanes)
 }

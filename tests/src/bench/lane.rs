@@ -25,6 +25,10 @@ pub(super) struct Bench {
     pub(super) requests: Feed,
     /// What backends send.
     pub(super) replies: Feed,
+    /// What clients of many services send.
+    pub(super) crowd_requests: Feed,
+    /// What their backends send.
+    pub(super) crowd_replies: Feed,
     /// Number of the next flow that was never seen.
     pub(super) next_flow: u64,
 }
@@ -39,7 +43,9 @@ pub(super) struct Run {
 impl Bench {
     /// A balancer, an interface of this thread's network namespace that runs it, and the first flow not seen yet.
     pub(super) fn new(balancer: Balancer, ingress: u32, next_flow: u64) -> Result<Self> {
-        Ok(Self { balancer, ingress, requests: Feed::new()?, replies: Feed::new()?, next_flow })
+        let feed = Feed::new;
+        let (requests, replies, crowd_requests, crowd_replies) = (feed()?, feed()?, feed()?, feed()?);
+        Ok(Self { balancer, ingress, requests, replies, crowd_requests, crowd_replies, next_flow })
     }
 
     /// The feed of a kind of traffic.
@@ -47,6 +53,17 @@ impl Bench {
         match traffic.path {
             Path::Request | Path::Foreign => &self.requests,
             Path::Reply => &self.replies,
+            Path::CrowdRequest => &self.crowd_requests,
+            Path::CrowdReply => &self.crowd_replies,
+        }
+    }
+
+    const fn feed_mut(&mut self, traffic: &Traffic) -> &mut Feed {
+        match traffic.path {
+            Path::Request | Path::Foreign => &mut self.requests,
+            Path::Reply => &mut self.replies,
+            Path::CrowdRequest => &mut self.crowd_requests,
+            Path::CrowdReply => &mut self.crowd_replies,
         }
     }
 
@@ -58,10 +75,7 @@ impl Bench {
     fn run_from(&mut self, position: u32, source: &Source, traffic: &Traffic, packets: u32) -> Result<Run> {
         let template = traffic.template();
         let first = if traffic.comes_again { position.into() } else { self.next_flow };
-        match traffic.path {
-            Path::Request | Path::Foreign => self.requests.prepare(&template, first)?,
-            Path::Reply => self.replies.prepare(&template, first)?,
-        }
+        self.feed_mut(traffic).prepare(&template, first)?;
         let start = cpu_nanoseconds();
         let run = bpf::test_run(source.program(), &template.frame, self.ingress, packets);
         let nanoseconds = cpu_nanoseconds() - start;

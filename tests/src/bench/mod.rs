@@ -5,6 +5,7 @@
 //! ```text
 //! network, balancer, reference   what packets meet
 //! asm                            what the bench's own programs are written in
+//! crowd                          many services in the same tables
 //! traffic, source                the packets, and the program that writes them
 //! establish, lane, group         flows set up, programs timed in turn
 //! statistics, report, machine    figures, rows, where they come from
@@ -14,6 +15,7 @@
 
 mod asm;
 mod balancer;
+mod crowd;
 mod establish;
 mod group;
 mod lane;
@@ -96,6 +98,17 @@ fn measure(options: &Options) -> Result<Vec<Row>> {
         groups.extend(measure_family(family, rounds)?);
     }
     for group in &groups {
+        let request = |setting| group.net_with(Case::Request, setting);
+        if let Some((many, one)) = request(Setting::Crowd).zip(request(Setting::Maglev)) {
+            println!(
+                "IPv{}, {} flows: a request to one of {} services with {} backends each costs {:.2} of one to the only service",
+                group.family.number(),
+                group.flows,
+                crowd::SERVICES,
+                crowd::BACKENDS,
+                ratio(many, one)
+            );
+        }
         let new_flow = |setting| group.net_with(Case::NewFlow, setting);
         if let Some((least, maglev)) = new_flow(Setting::LeastConnections).zip(new_flow(Setting::Maglev)) {
             println!(

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::balancer::Setting;
 use super::statistics::Figure;
@@ -47,17 +47,11 @@ impl Case {
     }
 }
 
-impl Serialize for Case {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
 impl Setting {
     /// As `strategy` of a service.
     const fn strategy(self) -> &'static str {
         match self {
-            Self::Maglev | Self::Exceptions => "maglev",
+            Self::Maglev | Self::Exceptions | Self::Crowd => "maglev",
             Self::LeastConnections => "least-connections",
         }
     }
@@ -65,7 +59,7 @@ impl Setting {
     /// As `track` of a service.
     const fn track(self) -> &'static str {
         match self {
-            Self::Maglev | Self::LeastConnections => "full",
+            Self::Maglev | Self::LeastConnections | Self::Crowd => "full",
             Self::Exceptions => "exceptions",
         }
     }
@@ -76,6 +70,7 @@ impl Setting {
             Self::Maglev => "",
             Self::Exceptions => ", by exception",
             Self::LeastConnections => ", least-connections",
+            Self::Crowd => ", 500 services",
         }
     }
 }
@@ -101,7 +96,7 @@ pub(super) struct Row {
 /// A row as programs read it; the names are a contract. References have no strategy.
 #[derive(Serialize)]
 struct JsonRow {
-    case: Case,
+    case: String,
     family: u8,
     flows: u32,
     strategy: Option<&'static str>,
@@ -116,7 +111,9 @@ impl From<&Row> for JsonRow {
     fn from(row: &Row) -> Self {
         let ours = |value| row.case.is_ours().then_some(value);
         Self {
-            case: row.case,
+            // No setting of a service: a case of its own.
+            case: row.case.name().to_owned()
+                + if row.setting == Setting::Crowd { "-500-services" } else { "" },
             family: row.family,
             flows: row.flows,
             strategy: ours(row.setting.strategy()),

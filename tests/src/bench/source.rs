@@ -18,9 +18,6 @@ use Size::{Byte, Double, Half, Word};
 
 /// Entries of the list of flows: a power of two, so that the count of packets wraps by a mask.
 pub(super) const LIST: u32 = 1 << 20;
-/// Bits of an entry of the list that number the flow; those above number the other end.
-pub(super) const FLOW_BITS: u32 = 24;
-
 /// Bytes of headers that a template has room for; IPv6 and TCP take 74.
 const TEMPLATE: usize = 128;
 
@@ -61,7 +58,7 @@ impl Feed {
         Ok(Self { control_map, control, list_map, list })
     }
 
-    /// Sets the list, entry by entry; see [`FLOW_BITS`].
+    /// Sets the list, entry by entry; see [`flow_bits`](super::traffic::Path::flow_bits).
     pub(super) fn fill(&mut self, mut entry: impl FnMut(u32) -> u32) -> Result<()> {
         for pair in 0..LIST / 2 {
             self.list.write(pair as usize, [entry(pair * 2), entry(pair * 2 + 1)])?;
@@ -152,8 +149,8 @@ impl Writer<'_> {
             asm.alu(Add, R8, R5);
             asm.load(Word, R5, R8, 0);
             asm.alu(Move, R8, R5);
-            asm.alu(ShiftRight, R8, FLOW_BITS as i32);
-            asm.alu(And, R5, (1 << FLOW_BITS) - 1);
+            asm.alu(ShiftRight, R8, self.places.flow_bits as i32);
+            asm.alu(And, R5, (1 << self.places.flow_bits) - 1);
         } else {
             asm.alu(Move, R8, 0);
         }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[cfg(test)]
 use lb_common::checksum::fold;
 
+use super::crowd;
+
 /// Address families, by their numbers in the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Family {
@@ -108,6 +110,26 @@ pub(super) enum Path {
     Reply,
     /// A client to the stranger.
     Foreign,
+    /// A client to one of many services.
+    CrowdRequest,
+    /// One of their backends to a client.
+    CrowdReply,
+}
+
+impl Path {
+    /// Whether the client is who receives.
+    const fn is_reply(self) -> bool {
+        matches!(self, Self::Reply | Self::CrowdReply)
+    }
+
+    /// Bits of an entry of the list that number the flow; those above number the other end.
+    pub(super) const fn flow_bits(self) -> u32 {
+        match self {
+            Self::Request | Self::Reply | Self::Foreign => 24,
+            // Of these there are more ends, and fewer flows.
+            Self::CrowdRequest | Self::CrowdReply => 16,
+        }
+    }
 }
 
 /// The segment of a TCP connection.
@@ -153,6 +175,8 @@ pub(super) struct Places {
     pub(super) tcp_checksum: usize,
     /// Where the headers end.
     pub(super) end: usize,
+    /// Not a place: see [`Path::flow_bits`].
+    pub(super) flow_bits: u32,
 }
 
 /// A frame without its flow's values, and the sums of what its checksums cover without them.
@@ -175,10 +199,8 @@ impl Traffic {
     pub(super) const fn places(&self) -> Places {
         let (source, destination) = self.family.last_words();
         let tcp = self.family.tcp();
-        let (client, client_port, peer) = match self.path {
-            Path::Request | Path::Foreign => (source, tcp, destination),
-            Path::Reply => (destination, tcp + 2, source),
-        };
+        let (client, client_port, peer) =
+            if self.path.is_reply() { (destination, tcp + 2, source) } else { (source, tcp, destination) };
         let ip_checksum = match self.family {
             Family::V4 => Some(ETHERNET + IP_CHECKSUM),
             Family::V6 => None,
@@ -190,6 +212,7 @@ impl Traffic {
             ip_checksum,
             tcp_checksum: tcp + TCP_CHECKSUM,
             end: tcp + TCP_HEADER,
+            flow_bits: self.path.flow_bits(),
         }
     }
 
@@ -200,10 +223,13 @@ impl Traffic {
             Path::Request => (self.family.vip(), SERVICE_PORT),
             Path::Foreign => (self.family.stranger(), SERVICE_PORT),
             Path::Reply => (self.family.first_backend(), BACKEND_PORT),
+            Path::CrowdRequest => (crowd::FIRST_VIP, SERVICE_PORT),
+            Path::CrowdReply => (crowd::FIRST_BACKEND, BACKEND_PORT),
         };
-        let mut frame = match self.path {
-            Path::Request | Path::Foreign => headers(client, peer, (0, peer_port), self.segment),
-            Path::Reply => headers(peer, client, (peer_port, 0), self.segment),
+        let mut frame = if self.path.is_reply() {
+            headers(peer, client, (peer_port, 0), self.segment)
+        } else {
+            headers(client, peer, (0, peer_port), self.segment)
         };
         let places = self.places();
         for word in [places.client, places.peer] {
@@ -323,14 +349,24 @@ mod tests {
     use super::*;
 
     fn every_kind() -> impl Iterator<Item = Traffic> {
-        Family::ALL.into_iter().flat_map(|family| {
+        let is_of = |family, path: &Path| family == Family::V4 || path.flow_bits() == 24;
+        Family::ALL.into_iter().flat_map(move |family| {
             [
                 (Path::Request, Segment::Syn, false),
                 (Path::Request, Segment::Ack, true),
                 (Path::Reply, Segment::SynAck, true),
                 (Path::Foreign, Segment::Ack, true),
+                (Path::CrowdRequest, Segment::Ack, true),
+                (Path::CrowdReply, Segment::Ack, true),
             ]
-            .map(|(path, segment, comes_again)| Traffic { family, path, segment, comes_again })
+            .into_iter()
+            .filter(move |(path, ..)| is_of(family, path))
+            .map(move |(path, segment, comes_again)| Traffic {
+                family,
+                path,
+                segment,
+                comes_again,
+            })
         })
     }
 
