@@ -12,6 +12,7 @@ pub mod bench;
 mod bpf;
 pub mod bulk;
 pub mod checksum_errors;
+pub mod delay;
 pub mod demo;
 pub mod held;
 pub mod http_client;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lb_tests::address::Family;
+use lb_tests::delay::Delay;
 use lb_tests::http_client::HttpClient;
 use lb_tests::setup::{Setup, web, web_vip};
 use lb_tests::topology::Shape;
@@ -83,4 +84,42 @@ fn a_backend_that_reports_load_gets_less() {
     // 30 expected; five standard deviations are 26.
     let least = answers.values().min().copied().unwrap_or_default();
     assert!(answers.len() == 2 && (4..=56).contains(&least), "{answers:?}");
+}
+
+/// How much longer connecting to the first backend takes.
+const DELAY: Duration = Duration::from_millis(20);
+/// Clients that connect at the same time, and how often each does.
+const CLIENTS: usize = 8;
+const EACH: usize = 60;
+
+/// The share of connections that a backend gets whose answers take longer than those of two others, in parts of a third.
+fn share_of_the_delayed(family: Family, strategy: &str) -> f64 {
+    let setup = Setup::serving(Shape::TwoArmed, 3).unwrap();
+    setup.agent.must(["service", "set", &web(family), "--strategy", strategy]).unwrap();
+    let delayed = &setup.lab.backends[0];
+    let _delay = Delay::start(delayed, family, DELAY).unwrap();
+    let counts: Vec<_> = std::thread::scope(|scope| {
+        let clients = [(); CLIENTS].map(|()| scope.spawn(|| connect(&setup, family, EACH)));
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let of_the_delayed: usize = counts.iter().filter_map(|count| count.get(&delayed.name)).sum();
+    3.0 * of_the_delayed as f64 / (CLIENTS * EACH) as f64
+}
+
+#[test]
+fn least_latency_sends_a_slow_answering_backend_under_half_of_its_share() {
+    needs_root!();
+    for family in Family::BOTH {
+        let share = share_of_the_delayed(family, "least-latency");
+        assert!(share < 0.5, "{family:?}: {share:.2} of its share");
+        assert!(share > 0.0, "{family:?}: nobody would notice that it is fast again");
+    }
+}
+
+/// What the test above measures is not so by itself.
+#[test]
+fn random_sends_a_slow_answering_backend_its_share() {
+    needs_root!();
+    let share = share_of_the_delayed(Family::V4, "random");
+    assert!((0.7..1.3).contains(&share), "{share:.2} of its share");
 }

@@ -318,3 +318,22 @@ fn counts_of_a_backend_that_moves_are_left_alone() {
     }
     assert_eq!(active(&arrays), 4);
 }
+
+#[test]
+fn load_that_nobody_took_off_is_made_up_for_where_it_stands_still() {
+    let mut arrays = arrays();
+    entry(&arrays.flows4[3].ways[0], key(1, 1), flow(State::ESTABLISHED, 5), 0);
+    entry(&arrays.flows4[3].ways[1], key(2, 1), flow(State::HALF_OPEN, 5), 0);
+    entry(&arrays.flows4[3].ways[2], key(3, 1), flow(State::CLOSING, 5), 0);
+    let load = |arrays: &Arrays, backend: usize| arrays.loads[backend].active.load();
+    // Three too many, one too few, and one that moves.
+    arrays.loads[5].active.store(5);
+    arrays.loads[6].active.store(u64::MAX);
+    arrays.loads[7].active.store(9);
+    let mut sweep = Sweep::default();
+    audits(&mut sweep, &mut arrays, 0..1);
+    assert_eq!(load(&arrays, 5), 5, "one audit could have met a change under way");
+    arrays.loads[7].active.store(10);
+    audits(&mut sweep, &mut arrays, 1..2);
+    assert_eq!([5, 6, 7].map(|backend| load(&arrays, backend)), [2, 0, 10]);
+}
