@@ -39,25 +39,29 @@ row!(Backend, 64, { Address, Address, Be16, Be16, u16, Delta, Delta, Protocol, [
 /// A backend row's state word, taken apart.
 ///
 /// ```text
-///  63     48 47           32 31           16 15      2 1      0
-/// +---------+---------------+---------------+---------+------+---------+
-/// | 0       | weight        | sibling       | 0       |in use| serving |
-/// +---------+---------------+---------------+---------+------+---------+
+///  63     48 47           32 31           16 15  5 4          3              2   1      0
+/// +---------+---------------+---------------+-----+----------+--------------+---+------+---------+
+/// | 0       | weight        | sibling       | 0   | full NAT | by exception | 0 |in use| serving |
+/// +---------+---------------+---------------+-----+----------+--------------+---+------+---------+
 /// ```
 ///
-/// Bit 2: the endpoint has rows in several services.
+/// Bit 2: shared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Whether flows that name the row stay on it.
     pub serving: bool,
     /// The next row of the same endpoint in another service; 0 ends the chain.
     pub sibling: u16,
-    /// Whether the endpoint has other rows, before this one in the chain or behind it.
+    /// Whether the endpoint has other rows, before this one in the chain or behind it, whose services keep their clients'
+    /// addresses as this one's does. A full-NAT service's row is never shared: its flows have ports of their own.
     pub shared: bool,
     /// Share of new flows relative to the service's other rows; 0 takes none.
     pub weight: u16,
     /// Whether its service tracks flows by exception ([`crate::service::Options::EXCEPTIONS`]).
     pub by_exception: bool,
+    /// A full-NAT service has this endpoint, so what it sends to an address of a source pool may be a reply. Counts in
+    /// the first row of the endpoint's chain, which is the one that packets find.
+    pub behind_full_nat: bool,
 }
 
 /// Bit of a row's state word: see [`Standing::by_exception`].
@@ -68,7 +72,9 @@ impl Standing {
     pub const fn to_word(self) -> u64 {
         let shared = if self.shared { SHARED } else { 0 };
         let by_exception = if self.by_exception { BY_EXCEPTION } else { 0 };
-        (self.weight as u64) << 32 | (self.sibling as u64) << 16 | by_exception | shared | self.serving as u64
+        let behind_full_nat = if self.behind_full_nat { BEHIND_FULL_NAT } else { 0 };
+        let flags = behind_full_nat | by_exception | shared | self.serving as u64;
+        (self.weight as u64) << 32 | (self.sibling as u64) << 16 | flags
     }
 
     /// As the word says it.
@@ -79,6 +85,7 @@ impl Standing {
             sibling: (word >> 16) as u16,
             shared: word & SHARED != 0,
             weight: (word >> 32) as u16,
+            behind_full_nat: word & BEHIND_FULL_NAT != 0,
         }
     }
 }
@@ -103,8 +110,11 @@ pub const MAX_SIBLINGS: usize = 8;
 /// Bit of a row's state word: the agent counts the row as a backend. Clear in a row that is kept only until no flow
 /// names it any more. Packets do not ask.
 pub const IN_USE: u64 = 1 << 1;
-/// Bit of a row's state word: its endpoint has rows in several services.
+/// Bit of a row's state word: [`Standing::shared`].
 const SHARED: u64 = 1 << 2;
+
+/// Bit of a row's state word: [`Standing::behind_full_nat`].
+const BEHIND_FULL_NAT: u64 = 1 << 4;
 
 impl Backend {
     /// The row of a backend, with the checksum differences of its translation.
@@ -142,10 +152,16 @@ impl Backend {
         self.state.load() >> 32 & 0xffff
     }
 
-    /// Whether the endpoint serves other services too.
+    /// Whether the endpoint serves other services too, to which a flow could look the same.
     #[inline(always)]
     pub fn is_shared(&self) -> bool {
         self.state.load() & SHARED != 0
+    }
+
+    /// Whether a full-NAT service has this endpoint; asked of the first row of its chain.
+    #[inline(always)]
+    pub fn is_behind_full_nat(&self) -> bool {
+        self.state.load() & BEHIND_FULL_NAT != 0
     }
 
     /// The next row of the same endpoint; 0 ends the chain.
@@ -161,11 +177,24 @@ mod tests {
 
     #[test]
     fn a_state_word_keeps_its_parts_apart() {
-        for (serving, shared, by_exception) in [(true, false, true), (false, true, false)] {
-            let standing = Standing { serving, sibling: 0xfffe, shared, weight: 0xfffd, by_exception };
-            assert_eq!(Standing::from_word(standing.to_word()), standing);
-            let row = Backend { state: standing.to_word().into(), ..Backend::default() };
-            assert_eq!((row.is_serving(), row.is_shared()), (serving, shared));
+        for flags in 0..8 {
+            let [shared, by_exception, behind_full_nat] = [0, 1, 2].map(|bit| flags >> bit & 1 == 1);
+            for serving in [true, false] {
+                let standing = Standing {
+                    serving,
+                    sibling: 0xfffe,
+                    shared,
+                    weight: 0xfffd,
+                    by_exception,
+                    behind_full_nat,
+                };
+                assert_eq!(Standing::from_word(standing.to_word()), standing);
+                let row = Backend { state: standing.to_word().into(), ..Backend::default() };
+                assert_eq!(
+                    (row.is_serving(), row.is_shared(), row.is_behind_full_nat()),
+                    (serving, shared, behind_full_nat)
+                );
+            }
         }
         let standing = Standing { serving: true, sibling: 0xfffe, weight: 0xfffd, ..Standing::default() };
         assert_eq!(standing.to_word() & IN_USE, 0);

@@ -38,6 +38,8 @@ pub enum Kind {
     /// A backend's address with a protocol that it serves, whatever the port: the key's port is 0. The identifier is
     /// one of its backend rows.
     Host = 4,
+    /// An address of a source pool, whatever the port: the key's port and protocol are 0. The identifier is its row.
+    Pool = 5,
 }
 
 /// An entry: 32 bits of hash, the kind and the identifier.
@@ -64,7 +66,8 @@ impl Entry {
             1 => Kind::Service,
             2 => Kind::Backend,
             3 => Kind::Vip,
-            _ => Kind::Host,
+            4 => Kind::Host,
+            _ => Kind::Pool,
         }
     }
 

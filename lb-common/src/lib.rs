@@ -34,6 +34,7 @@ pub mod limit;
 pub mod link;
 pub mod maps;
 pub mod next_hop;
+pub mod port;
 pub mod prefix;
 pub mod reason;
 pub mod service;

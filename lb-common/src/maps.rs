@@ -26,6 +26,10 @@ pub const FLOWS6: &str = "FLOWS6";
 pub const CLIENT_HOPS: &str = "CLIENT_HOPS";
 /// [`crate::next_hop::NextHop`]s.
 pub const NEXT_HOPS: &str = "NEXT_HOPS";
+/// [`crate::port::PoolAddress`]es: those of all source pools together.
+pub const POOL_ADDRESSES: &str = "POOL_ADDRESSES";
+/// [`crate::port::Port`]s: address by address, as many as [`crate::settings::Settings::pool_ports`] for each.
+pub const PORTS: &str = "PORTS";
 /// [`crate::counters::Outcomes`], a row for each CPU.
 pub const OUTCOMES: &str = "OUTCOMES";
 /// [`crate::counters::Traffic`], a row for each CPU and backend.
@@ -54,7 +58,7 @@ pub const WATCHED_CAPACITY: u32 = 256;
 pub const WATCHED_INTERFACE: u64 = 1 << 32;
 
 /// Maps that outlive a program: pinned by name. [`STAGES`] and [`WATCHED`] are not among them.
-pub const PINNED: [&str; 19] = [
+pub const PINNED: [&str; 21] = [
     SETTINGS,
     DIRECTORY,
     SERVICES,
@@ -66,6 +70,8 @@ pub const PINNED: [&str; 19] = [
     FLOWS6,
     CLIENT_HOPS,
     NEXT_HOPS,
+    POOL_ADDRESSES,
+    PORTS,
     OUTCOMES,
     TRAFFIC,
     CONNECT_TIMES,

@@ -45,6 +45,7 @@ counted! {
         PassNotIp = "pass_not_ip", "Neither IPv4 nor IPv6: ARP, LLDP and the like.";
         PassNotOurs = "pass_not_ours", "To no service and from no backend.";
         PassReplyWithoutFlow = "pass_reply_without_flow", "From a backend's endpoint but of no flow: its own traffic.";
+        PassPoolWithoutFlow = "pass_pool_without_flow", "From a backend to an address and port of a source pool, but of no flow that has this port and this backend.";
         PassIcmpWithoutFlow = "pass_icmp_without_flow", "An ICMP error to a virtual address or about a backend that quotes no flow of ours.";
         PassNeighbourUnknown = "pass_neighbour_unknown", "Rewritten, then left to the kernel, which resolves the neighbour and forwards.";
         PassForFragmentation = "pass_for_fragmentation", "Rewritten, then left to the kernel, which fragments: too large, and the sender allows it.";
@@ -67,6 +68,8 @@ counted! {
         DropUdpChecksumZero = "drop_udp_checksum_zero", "UDP over IPv6 without a checksum (RFC 8200 section 8.1).";
         DropSourceInvalid = "drop_source_invalid", "A new flow whose source cannot be a client: zero, loopback, multicast.";
         DropSynAckStale = "drop_syn_ack_stale", "A SYN-ACK from a backend that its flow has left for another.";
+        DropPortsExhausted = "drop_ports_exhausted", "A new flow to a full-NAT service, for which no port of the source pool is free.";
+        DropWithoutPort = "drop_without_port", "To a full-NAT service, of a flow that is not remembered and so has no port: the flow table is full, or this is a later fragment or the end of an unknown connection.";
         DropNoRoute = "drop_no_route", "The kernel's routing table says blackhole, unreachable or prohibit.";
         DropInternal = "drop_internal", "The tables contradict each other. Must stay zero.";
     }
@@ -83,6 +86,8 @@ counted! {
         FlowRebalanced = "flow_rebalanced", "A flow's backend was gone; it was given another.";
         FlowSidestepped = "flow_sidestepped", "A new flow's client port has a flow by another virtual address at its backend; it was given another backend.";
         SourceUncounted = "source_uncounted", "A new flow was let in whose source found no room among those that are limited.";
+        PortTaken = "port_taken", "A port of a source pool was given to a flow.";
+        PortReclaimed = "port_reclaimed", "No port was free: that of an idle flow, or of one that is gone, was taken.";
         NextHopLookup = "next_hop_lookup", "The kernel's routing table was asked.";
         NextHopUncached = "next_hop_uncached", "A next hop found no room in the table: this packet paid for the look-up itself.";
         RedirectFailed = "redirect_failed", "After the verdict: a redirect that the kernel refused.";

@@ -3,6 +3,7 @@
 use crate::abi::row;
 use crate::address::{Address, Be16, Protocol};
 use crate::atomic::Word;
+use crate::port::Pool;
 
 /// A service's row. Everything but the table and the options stays as it is for as long as the identifier is in use:
 /// a changed address, port or protocol is another service.
@@ -24,9 +25,11 @@ pub struct Service {
     /// 1 while the row is in use.
     pub live: u8,
     /// Zero.
-    pub reserved: [u32; 5],
+    pub reserved: u32,
+    /// With [`Options::FULL_NAT`]: the addresses that stand for its clients. Changed while packets read it.
+    pub pool: Pool,
 }
-row!(Service, 64, { Address, Word, u64, Word, Be16, Protocol, u8, [u32; 5] });
+row!(Service, 64, { Address, Word, u64, Word, Be16, Protocol, u8, u32, Pool });
 
 /// What the data plane keeps for a service, shared by all CPUs. In a line of its own: the row itself is only read.
 #[repr(C, align(64))]
@@ -70,6 +73,8 @@ impl Options {
     pub const AFFINITY: Self = Self(1 << 4);
     /// Flows are remembered only where their slot has changed hands; slots are pairs ([`crate::slot::Owners`]).
     pub const EXCEPTIONS: Self = Self(1 << 5);
+    /// Packets go to the backends from an address and a port of the service's pool. Not changed while the row is in use.
+    pub const FULL_NAT: Self = Self(1 << 6);
 
     /// With [affinity](Self::AFFINITY) for so many ticks since the client's last new flow, 24 bits of them.
     #[inline(always)]

@@ -31,10 +31,16 @@ pub struct Settings {
     pub directory_half: Word,
     /// [`REDIRECT_BACK`], set anew whenever the program is attached.
     pub flags: Word,
+    /// First port of every address of a source pool; see [`crate::port`].
+    pub pool_port: u32,
+    /// Ports of a block.
+    pub pool_block: u32,
+    /// Blocks of an address.
+    pub pool_blocks: u32,
     /// Zero.
-    pub reserved: [u64; 7],
+    pub reserved: [u32; 11],
 }
-row!(Settings, 128, { u32, u32, u32, u32, u32, u32, u32, u32, u64, [Word; 2], Word, Word, [u64; 7] });
+row!(Settings, 128, { u32, u32, u32, u32, u32, u32, u32, u32, u64, [Word; 2], Word, Word, u32, u32, u32, [u32; 11] });
 
 /// Flag: a frame that leaves by the interface it came in by is redirected there instead of returned with `XDP_TX`.
 ///
@@ -52,6 +58,12 @@ impl Settings {
     /// Ticks of which that many milliseconds are, rounded up.
     pub const fn ticks(&self, milliseconds: u64) -> u64 {
         (milliseconds * self.jiffies_per_second as u64).div_ceil(1000 << (self.tick_shift & 31))
+    }
+
+    /// Ports of an address of a source pool.
+    #[inline(always)]
+    pub const fn pool_ports(&self) -> u32 {
+        self.pool_block.wrapping_mul(self.pool_blocks)
     }
 }
 

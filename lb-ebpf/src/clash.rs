@@ -3,7 +3,7 @@
 //! Where an endpoint serves several services, the flows of one client address and port to two of them would be translated
 //! to the same addresses and ports. Such a new flow is given another backend, the next slot's; where every
 //! backend of its service has a flow of that client port already, it is refused. Only rows of shared endpoints are
-//! asked about.
+//! asked about; those of full-NAT services are not among them, since each of their flows has a port of its own.
 
 use lb_common::flow::{Bucket, Data, Key, Mark, WAYS};
 use lb_common::hash::{scale, second};
@@ -76,6 +76,7 @@ pub fn is_taken<T: Tables>(tables: &T, id: u16, others: Others) -> bool {
         let other = (four >> (at % WAYS * 16)) as u16;
         if other != 0
             && let Some(other) = tables.backend(other)
+            && other.is_shared()
             && other.address == row.address
             && other.port == row.port
             && other.protocol == row.protocol

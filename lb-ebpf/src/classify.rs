@@ -66,6 +66,17 @@ pub fn is_host<A: Family, T: Tables>(tables: &T, address: A::Address, protocol: 
     entry.is(Kind::Host) && tables.backend(entry.id()).is_some_and(is_its)
 }
 
+/// Which address of the source pools an address is.
+#[inline(always)]
+pub fn pool<A: Family, T: Tables>(tables: &T, address: A::Address) -> Option<u8> {
+    let entry = find::<A, T>(tables, address, Be16(0), Protocol(0))?;
+    if !entry.is(Kind::Pool) {
+        return None;
+    }
+    let row = tables.pool_address(entry.id() as u8)?;
+    (A::narrow(&row.address) == address).then_some(entry.id() as u8)
+}
+
 /// What the directory has under a key, or under another with the same tag: the caller compares with the row.
 #[inline(always)]
 fn find<A: Family, T: Tables>(

@@ -18,6 +18,7 @@ use crate::family::{Family, Ipv4, Ipv6, Side};
 use crate::flows::{self, Lookup};
 use crate::frame::Frame;
 use crate::link::{self, LinkHeader};
+use crate::nat;
 use crate::next_hops::{self, Kind, Way};
 use crate::parse::{self, Headers, Part, is_balanced};
 use crate::reply::{self, Owner};
@@ -25,7 +26,7 @@ use crate::select;
 use crate::send::out;
 use crate::tables::{RouteQuery, Tables};
 use crate::translate::{Forwarder, TCP_CHECKSUM, Translation, UDP_CHECKSUM};
-use crate::verdict::{Step, Verdict};
+use crate::verdict::{Stage, Step, Verdict};
 
 /// Bytes of an ICMP header; in an error the quote follows.
 const HEADER: usize = 8;
@@ -48,12 +49,17 @@ pub trait Messages: Family + Sized {
 
 /// Where things are in the packet that an error quotes. Its addresses stay in the frame: the stack is 512 bytes.
 #[derive(Clone, Copy, Debug)]
-struct Quote {
-    source_port: Be16,
-    destination_port: Be16,
-    protocol: Protocol,
-    l3: usize,
-    l4: usize,
+pub struct Quote {
+    /// Sender's port.
+    pub source_port: Be16,
+    /// Receiver's port.
+    pub destination_port: Be16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Where its IP header starts in the frame.
+    pub l3: usize,
+    /// Where its transport header starts.
+    pub l4: usize,
 }
 
 /// Whom an error is for.
@@ -88,12 +94,21 @@ pub fn handle<A: Messages, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: &
         && ip.destination == source
         && let Some(service) = classify::service::<A, T>(tables, source, quote.source_port, quote.protocol)
     {
+        if nat::is_for(service.row) {
+            return Err(Verdict::Defer(Stage::NatIcmp));
+        }
         return about_reply(frame, tables, ip, &quote, service.id);
     }
     let destination = A::read_address(frame, quote.l3, Side::Destination).ok_or(Verdict::INTERNAL)?;
     if let Some(first) =
         classify::endpoint::<A, T>(tables, destination, quote.destination_port, quote.protocol)
     {
+        let to_pool = ip.destination == source
+            && first.row.is_behind_full_nat()
+            && nat::is_pool::<A, T>(tables, &source, quote.source_port.0);
+        if to_pool {
+            return Err(Verdict::Defer(Stage::NatIcmp));
+        }
         return about_request(frame, tables, ip, &quote, (source, quote.source_port), first.id);
     }
     Err(Verdict::Pass(if to_vip { Reason::PassIcmpWithoutFlow } else { Reason::PassNotOurs }))
@@ -114,7 +129,7 @@ fn answer_echo<A: Messages, F: Frame>(frame: &mut F, ip: &Headers<A>) -> Option<
 
 /// Reads the quote, as far as its ports.
 #[inline(always)]
-fn quoted<A: Messages, F: Frame>(frame: &F, ip: &Headers<A>) -> Option<Quote> {
+pub fn quoted<A: Messages, F: Frame>(frame: &F, ip: &Headers<A>) -> Option<Quote> {
     let l3 = ip.l4 + HEADER;
     let (protocol, l4) = A::quoted_transport(frame, l3)?;
     if !is_balanced(protocol) || l4 + 4 > ip.l3 + ip.length as usize {
@@ -201,28 +216,46 @@ fn send<A: Messages, F: Frame>(
     backend: &Backend,
     recipient: Recipient,
 ) -> Step<Verdict> {
-    // No error is sent about an error (RFC 1122 section 3.2.2).
-    if ip.hop_limit <= 1 {
-        return Err(Verdict::Drop(Reason::DropTimeExceeded));
-    }
     let reason = match recipient {
         Recipient::Backend => Reason::IcmpToBackend,
         Recipient::Client => Reason::IcmpToClient,
     };
-    let left_to_kernel = match way.kind {
-        Kind::Hop if ip.length <= way.hop.mtu => {
-            rewrite(frame, ip, quote, backend, recipient, Forwarder::Here).ok_or(Verdict::INTERNAL)?;
-            link::address_to(frame, ip.l3, &way.hop, A::ETHERTYPE)?;
-            return Ok(out(frame, &way.hop, reason));
-        }
-        Kind::Hop if ip.dont_fragment => return Err(Verdict::Drop(Reason::DropTooBig)),
-        Kind::Hop => Reason::PassForFragmentation,
-        Kind::NeighbourUnknown => Reason::PassNeighbourUnknown,
-        Kind::Unfollowable => Reason::PassForRouting,
-        Kind::NoRoute => return Err(Verdict::Drop(Reason::DropNoRoute)),
-    };
-    rewrite(frame, ip, quote, backend, recipient, Forwarder::Kernel).ok_or(Verdict::INTERNAL)?;
-    Ok(Verdict::Pass(left_to_kernel))
+    let (by, reason) = forwarder(ip, way, reason)?;
+    rewrite(frame, ip, quote, backend, recipient, by).ok_or(Verdict::INTERNAL)?;
+    send_on(frame, ip, way, by, reason)
+}
+
+/// Who sends an error on, and what it then counts as.
+#[inline(always)]
+pub fn forwarder<A: Messages>(ip: &Headers<A>, way: &Way, reason: Reason) -> Step<(Forwarder, Reason)> {
+    // No error is sent about an error (RFC 1122 section 3.2.2).
+    if ip.hop_limit <= 1 {
+        return Err(Verdict::Drop(Reason::DropTimeExceeded));
+    }
+    match way.kind {
+        Kind::Hop if ip.length <= way.hop.mtu => Ok((Forwarder::Here, reason)),
+        Kind::Hop if ip.dont_fragment => Err(Verdict::Drop(Reason::DropTooBig)),
+        Kind::Hop => Ok((Forwarder::Kernel, Reason::PassForFragmentation)),
+        Kind::NeighbourUnknown => Ok((Forwarder::Kernel, Reason::PassNeighbourUnknown)),
+        Kind::Unfollowable => Ok((Forwarder::Kernel, Reason::PassForRouting)),
+        Kind::NoRoute => Err(Verdict::Drop(Reason::DropNoRoute)),
+    }
+}
+
+/// Sends a rewritten error on.
+#[inline(always)]
+pub fn send_on<A: Messages, F: Frame>(
+    frame: &mut F,
+    ip: &Headers<A>,
+    way: &Way,
+    by: Forwarder,
+    reason: Reason,
+) -> Step<Verdict> {
+    if by == Forwarder::Kernel {
+        return Ok(Verdict::Pass(reason));
+    }
+    link::address_to(frame, ip.l3, &way.hop, A::ETHERTYPE)?;
+    Ok(out(frame, &way.hop, reason))
 }
 
 /// Translates an error: its quote, its checksum, and the end of it that stands for the backend.
@@ -261,7 +294,7 @@ fn rewrite<A: Messages, F: Frame>(
 
 /// Rewrites one end of the quoted packet and its checksums; returns what that does to the sum over the quote.
 #[inline(always)]
-fn translate_quote<A: Messages, F: Frame>(
+pub fn translate_quote<A: Messages, F: Frame>(
     frame: &mut F,
     ip: &Headers<A>,
     quote: &Quote,
@@ -291,7 +324,7 @@ fn translate_quote<A: Messages, F: Frame>(
 
 /// Replaces a 16-bit field, as loaded; returns the difference it makes to a sum that covers it.
 #[inline(always)]
-fn update_field<F: Frame>(frame: &mut F, at: usize, new: impl Fn(u16) -> u16) -> Option<Delta> {
+pub fn update_field<F: Frame>(frame: &mut F, at: usize, new: impl Fn(u16) -> u16) -> Option<Delta> {
     let old = u16::from_ne_bytes(frame.read(at)?);
     let new = new(old);
     frame.write(at, new.to_ne_bytes())?;

@@ -5,7 +5,7 @@
 //! `explain`. The modules in the order in which a packet meets them:
 //!
 //! ```text
-//! pipeline   which of four programs has the packet, and in which order its steps come
+//! pipeline   which of nine programs has the packet, and in which order its steps come
 //! parse      frame -> headers -> packet, or why not
 //! fragments  a later fragment's ports, from its first
 //! classify   a request to a service, a reply from a backend, or not ours
@@ -13,6 +13,7 @@
 //! flows      the flow table: look-up, insertion, update
 //! tcp        what a segment does to a flow's state
 //! request    the way to a backend          reply    the way back
+//! nat        both at once, for full NAT: an address and a port stand for the client
 //! open       a new flow: its backend and its entry
 //! affinity   the backend of a client's flows before it
 //! clash      another backend where its own could not tell the flow from another service's
@@ -43,6 +44,7 @@ pub mod latency;
 pub mod link;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
+pub mod nat;
 pub mod next_hops;
 pub mod open;
 pub mod parse;

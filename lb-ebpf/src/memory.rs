@@ -14,6 +14,7 @@ use lb_common::latency::ConnectTimes;
 use lb_common::limit::SourceLine;
 use lb_common::maps;
 use lb_common::next_hop::{CAPACITY, NextHop};
+use lb_common::port::{PoolAddress, Port};
 use lb_common::prefix::PrefixKey;
 use lb_common::reason::{Event, Reason};
 use lb_common::service::{Service, ServiceState};
@@ -122,6 +123,10 @@ pub struct MemoryTables {
     pub client_hops: Vec<Word>,
     /// By identifier.
     pub next_hops: Vec<NextHop>,
+    /// By number.
+    pub pool_addresses: Vec<PoolAddress>,
+    /// Address by address.
+    pub ports: Vec<Port>,
     /// This CPU's.
     pub outcomes: Outcomes,
     /// By backend.
@@ -159,6 +164,10 @@ pub struct Sizes {
     pub flow_buckets: u32,
     /// Buckets of half a directory: a power of two.
     pub directory_buckets: u32,
+    /// Addresses of the source pools.
+    pub pool_addresses: u32,
+    /// Ports of each: at most a block.
+    pub pool_ports: u32,
 }
 
 impl MemoryTables {
@@ -174,6 +183,9 @@ impl MemoryTables {
                 directory_mask: sizes.directory_buckets - 1,
                 icmp_errors_per_second: 1000,
                 backends: sizes.backends,
+                pool_port: 1024,
+                pool_block: sizes.pool_ports,
+                pool_blocks: 1,
                 flow_key: 0x0123_4567_89ab_cdef,
                 ..Settings::default()
             },
@@ -188,6 +200,8 @@ impl MemoryTables {
             // Miri takes seconds to fill a million words, for each of these tables.
             client_hops: rows(if cfg!(miri) { 64 } else { maps::CLIENT_HOP_CAPACITY }),
             next_hops: rows(CAPACITY),
+            pool_addresses: rows(sizes.pool_addresses),
+            ports: rows(sizes.pool_addresses * sizes.pool_ports),
             outcomes: Outcomes::default(),
             traffic: rows(sizes.backends),
             icmp_budget: IcmpBudget::default(),
@@ -273,6 +287,14 @@ impl Tables for MemoryTables {
 
     fn next_hop(&self, id: u16) -> Option<&NextHop> {
         self.next_hops.get(usize::from(id))
+    }
+
+    fn pool_address(&self, id: u8) -> Option<&PoolAddress> {
+        self.pool_addresses.get(usize::from(id))
+    }
+
+    fn port(&self, row: u32) -> Option<&Port> {
+        self.ports.get(row as usize)
     }
 
     fn outcomes(&self) -> &Outcomes {

@@ -6,6 +6,10 @@
 //!   balance_icmp    echo and errors
 //!     balance_reject  answers of our own, from the frame as it came in
 //!   balance_exceptions  flows tracked by exception whose slot has changed: the slow parser, then the flow table
+//!   balance_nat        requests to full-NAT services, found by balance and balance_slow
+//!     balance_nat_open   those that have no flow or no port yet
+//!   balance_nat_reply  replies from such services' backends
+//!   balance_nat_icmp   errors about either, found by balance_icmp
 //! ```
 
 use lb_common::reason::Reason;
@@ -17,7 +21,22 @@ use crate::parse::{self, Broken, Headers, Packet, Part, Plain};
 use crate::reject::Answering;
 use crate::tables::Tables;
 use crate::verdict::{Stage, Step, Verdict};
-use crate::{classify, fragments, icmp, link, reject, reply, request};
+use crate::{classify, fragments, icmp, link, nat, reject, reply, request};
+
+/// The TCP or UDP packet of a frame that an earlier stage has read already; returns from the function where it cannot be.
+///
+/// A macro, since the verifier does not let a register be saved that some variant of a result left unset, and a packet has
+/// many.
+macro_rules! packet_again {
+    ($family:ident, $frame:ident, $tables:ident, $l3:ident) => {{
+        let ip = headers_of_ours::<$family, _, _>($frame, $tables, $l3)?;
+        if ip.part == Part::LATER {
+            Packet::later_fragment(ip, fragments::ports($frame, $tables, &ip)?)
+        } else {
+            Packet::read($frame, ip).ok_or(Verdict::INTERNAL)?
+        }
+    }};
+}
 
 /// Moves one frame from the wire to a backend or a client, or says why not. The XDP entry.
 #[inline(always)]
@@ -38,6 +57,10 @@ pub fn stage<F: Frame, T: Tables>(stage: Stage, frame: &mut F, tables: &T) -> Ve
         Stage::Icmp => icmp(frame, tables),
         Stage::Reject => reject(frame, tables),
         Stage::Exceptions => exceptions(frame, tables),
+        Stage::Nat => nat(frame, tables),
+        Stage::NatOpen => nat_open(frame, tables),
+        Stage::NatReply => nat_reply(frame, tables),
+        Stage::NatIcmp => nat_icmp(frame, tables),
     }
 }
 
@@ -157,12 +180,86 @@ fn steer<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Pack
     if let Some(service) =
         classify::service::<A, T>(tables, ip.destination, packet.destination_port, ip.protocol)
     {
+        if nat::is_for(service.row) {
+            return Err(Verdict::Defer(Stage::Nat));
+        }
         return request::forward(frame, tables, settings, packet, &service);
     }
     if let Some(backend) = classify::endpoint::<A, T>(tables, ip.source, packet.source_port, ip.protocol) {
+        if backend.row.is_behind_full_nat() {
+            return Err(Verdict::Defer(Stage::NatReply));
+        }
         return reply::forward(frame, tables, settings, packet, backend);
     }
     Err(Verdict::Pass(Reason::PassNotOurs))
+}
+
+/// Requests to full-NAT services, whatever they look like.
+#[inline(always)]
+pub fn nat<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match after_tags(frame) {
+        Some((l3, Protocols::Ipv4)) => finish(nat_ip::<Ipv4, F, T>(frame, tables, l3)),
+        Some((l3, Protocols::Ipv6)) => finish(nat_ip::<Ipv6, F, T>(frame, tables, l3)),
+        None => Verdict::Pass(Reason::PassNotIp),
+    }
+}
+
+#[inline(always)]
+fn nat_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Step<Verdict> {
+    let packet = packet_again!(A, frame, tables, l3);
+    nat::forward(frame, tables, &packet)
+}
+
+/// Those that have no flow or no port yet.
+#[inline(always)]
+pub fn nat_open<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match after_tags(frame) {
+        Some((l3, Protocols::Ipv4)) => finish(nat_open_ip::<Ipv4, F, T>(frame, tables, l3)),
+        Some((l3, Protocols::Ipv6)) => finish(nat_open_ip::<Ipv6, F, T>(frame, tables, l3)),
+        None => Verdict::Pass(Reason::PassNotIp),
+    }
+}
+
+#[inline(always)]
+fn nat_open_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Step<Verdict> {
+    let packet = packet_again!(A, frame, tables, l3);
+    nat::open(tables, &packet)
+}
+
+/// Replies from full-NAT services' backends.
+#[inline(always)]
+pub fn nat_reply<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match after_tags(frame) {
+        Some((l3, Protocols::Ipv4)) => finish(nat_reply_ip::<Ipv4, F, T>(frame, tables, l3)),
+        Some((l3, Protocols::Ipv6)) => finish(nat_reply_ip::<Ipv6, F, T>(frame, tables, l3)),
+        None => Verdict::Pass(Reason::PassNotIp),
+    }
+}
+
+#[inline(always)]
+fn nat_reply_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Step<Verdict> {
+    let packet = packet_again!(A, frame, tables, l3);
+    nat::reply(frame, tables, &packet)
+}
+
+/// ICMP errors about packets of full-NAT services.
+#[inline(always)]
+pub fn nat_icmp<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match after_tags(frame) {
+        Some((l3, Protocols::Ipv4)) => finish(nat_icmp_ip::<Ipv4, F, T>(frame, tables, l3)),
+        Some((l3, Protocols::Ipv6)) => finish(nat_icmp_ip::<Ipv6, F, T>(frame, tables, l3)),
+        None => Verdict::Pass(Reason::PassNotIp),
+    }
+}
+
+#[inline(always)]
+fn nat_icmp_ip<A: Plain + Messages, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    l3: usize,
+) -> Step<Verdict> {
+    let ip = headers_of_ours::<A, F, T>(frame, tables, l3)?;
+    nat::handle_error(frame, tables, &ip)
 }
 
 /// ICMP: echo to a virtual address, errors about our packets.

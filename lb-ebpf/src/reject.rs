@@ -13,6 +13,7 @@ use crate::classify;
 use crate::family::{Family, Ipv4, Ipv6};
 use crate::frame::Frame;
 use crate::link::LinkHeader;
+use crate::nat;
 use crate::parse::{Headers, Packet, Part};
 use crate::tables::Tables;
 use crate::verdict::{Stage, Step, Verdict};
@@ -187,7 +188,8 @@ pub fn answer<A: Answering, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: 
     error(frame, &ip, &ends, rejection).ok_or(Verdict::INTERNAL)
 }
 
-/// The virtual address that the packet is about: where a request goes, or whose backend a reply is from.
+/// The address that the packet is about: the virtual one that a request goes to or whose backend a reply is from; the pool's
+/// that a full-NAT service's reply goes to.
 #[inline(always)]
 fn answering_address<A: Family, T: Tables>(tables: &T, packet: &Packet<A>) -> Option<A::Address> {
     let ip = &packet.ip;
@@ -195,6 +197,11 @@ fn answering_address<A: Family, T: Tables>(tables: &T, packet: &Packet<A>) -> Op
         return Some(ip.destination);
     }
     let backend = classify::endpoint::<A, T>(tables, ip.source, packet.source_port, ip.protocol)?;
+    if backend.row.is_behind_full_nat()
+        && nat::is_pool::<A, T>(tables, &ip.destination, packet.destination_port.0)
+    {
+        return Some(ip.destination);
+    }
     Some(A::narrow(&backend.row.vip))
 }
 

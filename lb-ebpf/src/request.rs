@@ -58,18 +58,6 @@ pub fn forward_exception<A: Family, F: Frame, T: Tables>(
     send_to(frame, tables, settings, packet, &backend)
 }
 
-/// What no request may have.
-#[inline(always)]
-fn check<A: Family, T: Tables>(tables: &T, packet: &Packet<A>) -> Step<()> {
-    if packet.unchecked && !A::HEADER_CHECKSUM {
-        return Err(Verdict::Drop(Reason::DropUdpChecksumZero));
-    }
-    if packet.ip.hop_limit <= 1 {
-        return Err(reject::with(tables, Rejection::TimeExceeded));
-    }
-    Ok(())
-}
-
 #[inline(always)]
 fn send_to<A: Family, F: Frame, T: Tables>(
     frame: &mut F,
@@ -91,9 +79,21 @@ fn send_to<A: Family, F: Frame, T: Tables>(
     send(frame, tables, packet, &way, &Translation::to_backend(backend.row), Reason::RequestForwarded)
 }
 
+/// What keeps a packet from being forwarded, wherever it would go.
+#[inline(always)]
+pub fn check<A: Family, T: Tables>(tables: &T, packet: &Packet<A>) -> Step<()> {
+    if packet.unchecked && !A::HEADER_CHECKSUM {
+        return Err(Verdict::Drop(Reason::DropUdpChecksumZero));
+    }
+    if packet.ip.hop_limit <= 1 {
+        return Err(reject::with(tables, Rejection::TimeExceeded));
+    }
+    Ok(())
+}
+
 /// The backend of a request: its flow's, or a new one's.
 #[inline(always)]
-fn backend_of<'a, A: Family, T: Tables>(
+pub fn backend_of<'a, A: Family, T: Tables>(
     tables: &'a T,
     settings: &Settings,
     packet: &Packet<A>,

@@ -10,7 +10,7 @@ use crate::next_hops::{Kind, Way};
 use crate::parse::Packet;
 use crate::reject::{self, Rejection};
 use crate::tables::Tables;
-use crate::translate::{Forwarder, Translation};
+use crate::translate::{Forwarder, Rewrite};
 use crate::verdict::{Step, Verdict};
 
 /// Rewrites a packet and sends it on its way, or leaves it to the kernel where XDP cannot.
@@ -23,7 +23,7 @@ pub fn send<A: Family, F: Frame, T: Tables>(
     tables: &T,
     packet: &Packet<A>,
     way: &Way,
-    translation: &Translation<A>,
+    translation: &impl Rewrite<A>,
     reason: Reason,
 ) -> Step<Verdict> {
     let hop = match way.kind {
@@ -48,7 +48,7 @@ pub fn send<A: Family, F: Frame, T: Tables>(
 fn leave<A: Family, F: Frame>(
     frame: &mut F,
     packet: &Packet<A>,
-    translation: &Translation<A>,
+    translation: &impl Rewrite<A>,
     reason: Reason,
 ) -> Step<Verdict> {
     translation.apply(frame, packet, Forwarder::Kernel)?;

@@ -10,6 +10,7 @@ use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::latency::ConnectTimes;
 use lb_common::limit::SourceLine;
 use lb_common::next_hop::{Hop, NextHop};
+use lb_common::port::{PoolAddress, Port};
 use lb_common::prefix::PrefixKey;
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
@@ -48,6 +49,11 @@ pub trait Tables: Sized {
     fn client_hop(&self, hash: u32) -> Option<&Word>;
     /// A next hop.
     fn next_hop(&self, id: u16) -> Option<&NextHop>;
+
+    /// An address of the source pools.
+    fn pool_address(&self, id: u8) -> Option<&PoolAddress>;
+    /// A port of the source pools.
+    fn port(&self, row: u32) -> Option<&Port>;
 
     /// Picks the backend of an IPv4 flow, and remembers it: [`open`] or [`reopen`], which the kernel has as functions of
     /// their own.

@@ -30,6 +30,14 @@ pub struct Translation<A: Family> {
 }
 
 impl<A: Family> Translation<A> {
+    /// One end given another address and port.
+    #[inline(always)]
+    pub fn between(side: Side, old: (A::Address, Be16), new: (A::Address, Be16)) -> Self {
+        let address_delta = Delta::address(&A::widen(old.0), &A::widen(new.0));
+        let endpoint_delta = address_delta.and(Delta::port(old.1, new.1));
+        Self { side, address: new.0, port: new.1, address_delta, endpoint_delta }
+    }
+
     /// A request's destination: from the virtual address to the backend.
     #[inline(always)]
     pub fn to_backend(backend: &Backend) -> Self {
@@ -52,16 +60,6 @@ impl<A: Family> Translation<A> {
             address_delta: backend.address_delta.reversed(),
             endpoint_delta: backend.endpoint_delta.reversed(),
         }
-    }
-
-    /// Rewrites a packet. Where the kernel forwards it afterwards, the kernel also takes the hop off its TTL.
-    #[inline(always)]
-    pub fn apply<F: Frame>(&self, frame: &mut F, packet: &Packet<A>, by: Forwarder) -> Step<()> {
-        self.apply_ip(frame, &packet.ip, by).ok_or(Verdict::INTERNAL)?;
-        if packet.has_transport {
-            self.apply_transport(frame, packet).ok_or(Verdict::INTERNAL)?;
-        }
-        Ok(())
     }
 
     /// Rewrites the IP header.
@@ -91,6 +89,41 @@ impl<A: Family> Translation<A> {
             }
         }
         Some(())
+    }
+}
+
+/// What a packet becomes.
+pub trait Rewrite<A: Family> {
+    /// Rewrites a packet. Where the kernel forwards it afterwards, the kernel also takes the hop off its TTL.
+    fn apply<F: Frame>(&self, frame: &mut F, packet: &Packet<A>, by: Forwarder) -> Step<()>;
+}
+
+impl<A: Family> Rewrite<A> for Translation<A> {
+    #[inline(always)]
+    fn apply<F: Frame>(&self, frame: &mut F, packet: &Packet<A>, by: Forwarder) -> Step<()> {
+        self.apply_ip(frame, &packet.ip, by).ok_or(Verdict::INTERNAL)?;
+        if packet.has_transport {
+            self.apply_transport(frame, packet).ok_or(Verdict::INTERNAL)?;
+        }
+        Ok(())
+    }
+}
+
+/// Both ends replaced.
+#[derive(Clone, Copy, Debug)]
+pub struct Both<A: Family> {
+    /// One end.
+    pub first: Translation<A>,
+    /// The other.
+    pub second: Translation<A>,
+}
+
+impl<A: Family> Rewrite<A> for Both<A> {
+    #[inline(always)]
+    fn apply<F: Frame>(&self, frame: &mut F, packet: &Packet<A>, by: Forwarder) -> Step<()> {
+        // The TTL is written, not counted down: twice is as good as once.
+        self.first.apply(frame, packet, by)?;
+        self.second.apply(frame, packet, by)
     }
 }
 

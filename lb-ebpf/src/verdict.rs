@@ -46,11 +46,28 @@ pub enum Stage {
     Reject,
     /// Flows tracked by exception whose slot has changed.
     Exceptions,
+    /// Requests to full-NAT services.
+    Nat,
+    /// Those that have no flow or no port yet.
+    NatOpen,
+    /// Replies from full-NAT services' backends.
+    NatReply,
+    /// Errors about either.
+    NatIcmp,
 }
 
 impl Stage {
     /// Every stage, in the order of the program array.
-    pub const ALL: [Self; 4] = [Self::Slow, Self::Icmp, Self::Reject, Self::Exceptions];
+    pub const ALL: [Self; 8] = [
+        Self::Slow,
+        Self::Icmp,
+        Self::Reject,
+        Self::Exceptions,
+        Self::Nat,
+        Self::NatOpen,
+        Self::NatReply,
+        Self::NatIcmp,
+    ];
 
     /// Its index in the program array.
     pub const fn index(self) -> u32 {
@@ -64,6 +81,10 @@ impl Stage {
             Self::Icmp => "balance_icmp",
             Self::Reject => "balance_reject",
             Self::Exceptions => "balance_exceptions",
+            Self::Nat => "balance_nat",
+            Self::NatOpen => "balance_nat_open",
+            Self::NatReply => "balance_nat_reply",
+            Self::NatIcmp => "balance_nat_icmp",
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Settings {
     pub flows: u32,
     /// Whether the agent adds the VIPs to the interfaces.
     pub manage_vips: bool,
+    /// Ports that full NAT takes; the agent's own choice if nothing is said.
+    pub source_ports: Option<&'static str>,
     /// A system call, by its number, that the kernel refuses to the agent as one that it does not know (`EINVAL`).
     pub refused: Option<libc::c_long>,
 }
@@ -42,7 +44,7 @@ pub struct Settings {
 impl Default for Settings {
     /// The binary of `LB_AGENT`, or what `cargo xtask build` leaves; a small flow table, as suites run several agents.
     fn default() -> Self {
-        Self { binary: default_binary(), flows: 65_536, manage_vips: true, refused: None }
+        Self { binary: default_binary(), flows: 65_536, manage_vips: true, source_ports: None, refused: None }
     }
 }
 
@@ -320,10 +322,12 @@ impl Agent {
     }
 
     fn config_text(&self, interfaces: &[&str]) -> String {
-        let Settings { flows, manage_vips, .. } = self.settings;
+        let Settings { flows, manage_vips, source_ports, .. } = self.settings;
+        let source_ports =
+            source_ports.map(|range| format!("source_ports = {range:?}\n")).unwrap_or_default();
         format!(
             "interfaces = {interfaces:?}\nstate_dir = {:?}\nsocket = {:?}\npin_dir = {:?}\nmanage_vips = {manage_vips}\n\n\
-             [limits]\nflows = {flows}\n",
+             [limits]\nflows = {flows}\n{source_ports}",
             self.directory.join("state"),
             self.socket(),
             self.pin_dir

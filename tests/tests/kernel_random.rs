@@ -11,7 +11,7 @@ use lb_tests::random::{
 };
 
 /// Frames in all.
-const FRAMES: usize = 100_000;
+const FRAMES: usize = 140_000;
 /// Frames after which both start from empty tables.
 const ROUND: usize = 2_000;
 /// How often each reason must be met.

@@ -104,6 +104,13 @@ impl From<Refusal> for Problem {
             | Refusal::LimitPrefix(_)
             | Refusal::SourcePrefix(..)
             | Refusal::TooManyPrefixes(_)
+            | Refusal::NoSourcePool(_)
+            | Refusal::IdleSourcePool(..)
+            | Refusal::SourceFamily(..)
+            | Refusal::SourceIsVip(..)
+            | Refusal::SourceIsBackend(..)
+            | Refusal::TooManySources(..)
+            | Refusal::TooManySourceAddresses(..)
             | Refusal::TooManyServices(..)
             | Refusal::TooManyBackends(..) => Self::invalid(&detail),
         }

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::tcp::HttpCounts;
 use crate::control::{EffectiveWeight, LoadNow, Rates};
-use crate::datapath::{Candidate, ConnectTime, FlowLoad, InterfaceStatus, Move, Traffic};
+use crate::datapath::{Candidate, ConnectTime, FlowLoad, InterfaceStatus, Move, SourceAddress, Traffic};
 use crate::health::Health;
 use crate::model::{
-    Admin, Affinity, Checks, Endpoint, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, Strategy,
-    Track, Weight,
+    Admin, Affinity, Checks, Endpoint, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, SourcePool,
+    Strategy, Track, Weight,
 };
 use crate::model::{FlowLimit, Prefix};
 
@@ -27,6 +27,9 @@ pub struct ServiceView {
     pub strategy: Strategy,
     /// How packets get to the backends.
     pub mode: Mode,
+    /// The addresses that stand for clients, with full NAT.
+    #[serde(default, skip_serializing_if = "SourcePool::is_empty")]
+    pub source_pool: SourcePool,
     /// Which flows are remembered.
     pub track: Track,
     /// What a new flow meets while no backend takes traffic.
@@ -114,6 +117,9 @@ pub struct StatusView {
     pub backends: usize,
     /// How full the flow table is.
     pub flows: FlowLoad,
+    /// How much of the source addresses of full NAT is in use.
+    #[serde(default)]
+    pub source_addresses: Vec<SourceAddress>,
     /// Every service with its rates.
     pub service_rates: Vec<ServiceRates>,
     /// How packets ended, every way with its count.
@@ -173,6 +179,10 @@ pub struct FlowView {
     /// Where it goes.
     #[schema(value_type = String)]
     pub backend: std::net::SocketAddr,
+    /// What the backend sees instead of the client, with full NAT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub source: Option<std::net::SocketAddr>,
     /// `half-open`, `established`, `closing`, ...
     pub state: String,
     /// Since its last packet.
@@ -187,6 +197,10 @@ pub struct ExplainView {
     /// The backend that takes it.
     #[schema(value_type = Option<String>)]
     pub backend: Option<std::net::SocketAddr>,
+    /// What the backend sees instead of the client: of a flow that is known, with full NAT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub source: Option<std::net::SocketAddr>,
     /// `flow`, `half-open`, `affinity`, `slot`, `candidates`, `no-service`, `no-backend` or `contradiction`.
     pub reason: String,
     /// The slot that was asked, if one was.

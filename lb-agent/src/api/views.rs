@@ -73,6 +73,7 @@ impl Snapshot {
             events: self.events.iter().map(event).collect(),
             interfaces: self.interfaces,
             flows: self.flows,
+            source_addresses: self.source_addresses,
         }
     }
 
@@ -92,6 +93,7 @@ impl Snapshot {
             protocol: service.protocol,
             strategy: service.strategy,
             mode: service.mode,
+            source_pool: service.source_pool.clone(),
             track: service.track,
             on_no_backend: service.on_no_backend,
             on_backend_down: service.on_backend_down,
@@ -137,14 +139,14 @@ impl ChangedView {
 
 impl From<FlowRow> for FlowView {
     fn from(FlowRow { service, flow }: FlowRow) -> Self {
-        let FlowInfo { vip, protocol, client, backend, state, idle_seconds } = flow;
-        Self { service, protocol, client, vip, backend, state, idle_seconds }
+        let FlowInfo { vip, protocol, client, backend, source, state, idle_seconds } = flow;
+        Self { service, protocol, client, vip, backend, source, state, idle_seconds }
     }
 }
 
 impl From<Explained> for ExplainView {
     fn from(Explained { service, explanation }: Explained) -> Self {
-        let Explanation { backend, reason, slot, candidates } = explanation;
-        Self { service, backend, reason, slot, candidates }
+        let Explanation { backend, source, reason, slot, candidates } = explanation;
+        Self { service, backend, source, reason, slot, candidates }
     }
 }

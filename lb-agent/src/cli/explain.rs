@@ -42,9 +42,10 @@ impl Arguments {
 }
 
 fn sentence(explained: &ExplainView) -> String {
-    let ExplainView { service, backend, reason, slot, candidates } = explained;
+    let ExplainView { service, backend, source, reason, slot, candidates } = explained;
     let service = service.as_ref().map_or("-".to_owned(), ToString::to_string);
     let backend = backend.map_or("-".to_owned(), |backend| backend.to_string());
+    let source = source.map_or(String::new(), |source| format!("source:  {source}\n"));
     let slot = slot.map_or(String::new(), |slot| format!("slot:    {slot}\n"));
     let candidates = candidates.iter().map(|candidate| {
         let share = f64::from(candidate.share_basis_points) / 100.0;
@@ -52,7 +53,7 @@ fn sentence(explained: &ExplainView) -> String {
     });
     let candidates: String = candidates.collect();
     let advice = if reason == "contradiction" { CONTRADICTION } else { "" };
-    format!("service: {service}\nbackend: {backend}\nreason:  {reason}\n{slot}{candidates}{advice}")
+    format!("service: {service}\nbackend: {backend}\n{source}reason:  {reason}\n{slot}{candidates}{advice}")
 }
 
 /// What it means, and what to do.
@@ -68,7 +69,14 @@ mod tests {
     fn explained(reason: &str) -> String {
         let service = Some("web".parse().unwrap());
         let reason = reason.to_owned();
-        sentence(&ExplainView { service, backend: None, reason, slot: None, candidates: Vec::new() })
+        sentence(&ExplainView {
+            service,
+            backend: None,
+            source: None,
+            reason,
+            slot: None,
+            candidates: Vec::new(),
+        })
     }
 
     #[test]

@@ -29,6 +29,7 @@ impl Arguments {
             Text("CLIENT"),
             Text("VIP"),
             Text("BACKEND"),
+            Text("SOURCE"),
             Text("STATE"),
             Number("IDLE"),
         ];
@@ -46,13 +47,14 @@ impl Arguments {
     }
 }
 
-fn row(flow: &FlowView) -> [String; 7] {
+fn row(flow: &FlowView) -> [String; 8] {
     [
         flow.service.as_ref().map_or("-".to_owned(), ToString::to_string),
         flow.protocol.to_string(),
         flow.client.to_string(),
         flow.vip.to_string(),
         flow.backend.to_string(),
+        flow.source.map_or("-".to_owned(), |source| source.to_string()),
         flow.state.clone(),
         format!("{}s", flow.idle_seconds),
     ]

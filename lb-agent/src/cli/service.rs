@@ -11,8 +11,8 @@ use super::table::{Column, render};
 use crate::api::types::{ServiceDetail, ServiceView};
 use crate::client::Client;
 use crate::model::{
-    Affinity, Checks, Endpoint, FlowLimit, HealthArgument, Mode, OnBackendDown, OnNoBackend, Prefix,
-    Protocol, ServiceName, Strategy, Track, listed,
+    Affinity, Checks, Endpoint, FlowLimit, HealthArgument, Mode, OnBackendDown, OnNoBackend, PoolAddress,
+    Prefix, Protocol, ServiceName, Strategy, Track, listed,
 };
 
 /// Lists, adds, changes and removes services.
@@ -76,6 +76,7 @@ Examples:
   lb-agent service add web --vip 10.0.0.100:80
   lb-agent service add web6 --vip '[fd00::100]:80' --strategy consistent-hash
   lb-agent service add dns --vip 10.0.0.100:53 --protocol udp --health tcp,interval=5s
+  lb-agent service add app --vip 10.0.0.100:81 --mode full-nat --source-pool 10.0.1.5,10.0.1.6
   lb-agent service add raw --vip 10.0.0.100:9000 --health none --on-no-backend drop";
 
 const SET_EXAMPLES: &str = "\
@@ -96,9 +97,17 @@ struct Properties {
     /// `least-connections`, `least-latency` (TCP only) or `resource-based`.
     #[arg(long, value_name = "S")]
     strategy: Option<Strategy>,
-    /// How packets get to the backends: `dnat`.
+    /// How packets get to the backends: `dnat` (the default) or `full-nat`.
+    ///
+    /// `dnat`: the destination is rewritten; backends route replies through the balancer. `full-nat`: both ends are
+    /// rewritten, backends see an address of the source pool. A change of mode ends the service's flows.
     #[arg(long, value_name = "M")]
     mode: Option<Mode>,
+    /// With `--mode full-nat`: the addresses that stand for clients, of this host or to be added to it.
+    ///
+    /// Flows that go by an address that is taken out are lost.
+    #[arg(long, value_name = "ADDR,...", value_delimiter = ',')]
+    source_pool: Vec<PoolAddress>,
     /// A check that decides whether a backend is fit: `tcp[,interval=2s][,timeout=1s][,rise=2][,fall=3][,port=N]`, or
     /// `none`.
     ///
@@ -138,7 +147,7 @@ struct Properties {
 
 /// The same, and something must be said.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, args = ["strategy", "mode", "health", "on_no_backend", "on_backend_down", "affinity", "limit_new_flows", "limit_source", "allow", "deny", "unlist"])]
+#[group(required = true, multiple = true, args = ["strategy", "mode", "source_pool", "health", "on_no_backend", "on_backend_down", "affinity", "limit_new_flows", "limit_source", "allow", "deny", "unlist"])]
 struct RequiredProperties {
     #[command(flatten)]
     properties: Properties,
@@ -150,7 +159,7 @@ struct RequiredProperties {
 impl Properties {
     /// As the API takes them, the prefixes under the keys `lists`.
     fn json(self, lists: [&str; 2]) -> anyhow::Result<Map<String, Value>> {
-        let Self { strategy, mode, health, on_no_backend, on_backend_down, affinity, .. } = self;
+        let Self { strategy, mode, source_pool, health, on_no_backend, on_backend_down, affinity, .. } = self;
         let mut body = Map::new();
         let mut put = |key: &str, value: Option<&str>| {
             if let Some(value) = value {
@@ -161,6 +170,9 @@ impl Properties {
         put("mode", mode.map(Mode::name));
         put("on-no-backend", on_no_backend.map(OnNoBackend::name));
         put("on-backend-down", on_backend_down.map(OnBackendDown::name));
+        if !source_pool.is_empty() {
+            body.insert("source_pool".to_owned(), json!(source_pool));
+        }
         if let Some(affinity) = affinity {
             body.insert("affinity".to_owned(), json!(affinity));
         }
@@ -256,6 +268,7 @@ fn detail(detail: &ServiceDetail) -> String {
         ("protocol", service.protocol.to_string()),
         ("strategy", service.strategy.to_string()),
         ("mode", service.mode.to_string()),
+        ("source_pool", service.source_pool.to_string()),
         ("track", service.track.to_string()),
         ("on-no-backend", service.on_no_backend.to_string()),
         ("on-backend-down", service.on_backend_down.to_string()),

@@ -7,7 +7,7 @@ use super::output::Output;
 use super::table::{Column, render};
 use crate::api::types::{ServiceRates, StatusView};
 use crate::client::Client;
-use crate::datapath::InterfaceStatus;
+use crate::datapath::{InterfaceStatus, SourceAddress};
 use crate::model::Track;
 
 /// Shows interfaces, services with their rates, the flow table, how packets ended and what happened to them, on one screen.
@@ -46,7 +46,8 @@ fn screen(status: &StatusView) -> String {
         status.flows.capacity,
         share(status.flows.active, status.flows.capacity),
     );
-    let parts = [head, services(&status.service_rates), reasons(status), events(status)];
+    let sources = sources(&status.source_addresses);
+    let parts = [head, services(&status.service_rates), sources, reasons(status), events(status)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -88,6 +89,20 @@ const BY_EXCEPTION: &str = "\
 
 fn by_exception(rates: &ServiceRates) -> bool {
     rates.service.track == Track::Exceptions
+}
+
+/// How much of each source address of full NAT is in use.
+fn sources(addresses: &[SourceAddress]) -> String {
+    use Column::{Number, Text};
+    if addresses.is_empty() {
+        return String::new();
+    }
+    let columns = [Text("SOURCE ADDRESS"), Number("PORTS"), Number("USED"), Number("RESTING")];
+    let row = |source: &SourceAddress| {
+        let SourceAddress { address, ports, used, resting } = source;
+        [address.to_string(), ports.to_string(), used.to_string(), resting.to_string()]
+    };
+    render(columns, addresses.iter().map(row))
 }
 
 /// The ways in which packets ended.
@@ -143,6 +158,7 @@ mod tests {
             "version": "0.1.0", "revision": 17, "in_step": false, "http": {"requests_total": 9, "refused_no_token_total": 1, "refused_wrong_token_total": 0, "refused_read_only_total": 0}, "uptime_seconds": 3720, "services": 1, "backends": 2,
             "interfaces": [{"name": "eth0", "mode": "native"}, {"name": "eth1", "mode": "generic", "problem": "it has no link"}],
             "flows": {"active": 250, "capacity": 1000, "sweep_cpu_microseconds": 5},
+            "source_addresses": [{"address": "10.0.1.5", "ports": 31744, "used": 120, "resting": 7}],
             "service_rates": [{
                 "name": "web", "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
                 "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "affinity": "off", "health": "none", "backends": 2, "healthy_backends": 1,
@@ -169,6 +185,9 @@ flows: 250 of 1000 (25.0 %)
 
 SERVICE  VIP                HEALTHY  ACTIVE  CONN/S  RX B/S  TX B/S
 web      10.0.0.100:80/tcp      1/2     250    12.3       6       0
+
+SOURCE ADDRESS  PORTS  USED  RESTING
+10.0.1.5        31744   120        7
 
 PACKETS            COUNT  PER S
 request_forwarded   9000  120.0

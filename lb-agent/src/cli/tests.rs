@@ -61,8 +61,8 @@ fn each_wrong_command_line_has_its_message() {
             "unknown strategy `fastest`: valid are maglev, consistent-hash, source-hash, round-robin, random, least-connections, least-latency, resource-based (in --strategy <S>)",
         ),
         (
-            &["service", "add", "web", "--vip", "10.0.0.1:80", "--mode", "full-nat"],
-            "unknown mode `full-nat`: valid are dnat (in --mode <M>)",
+            &["service", "add", "web", "--vip", "10.0.0.1:80", "--mode", "l2-dsr"],
+            "unknown mode `l2-dsr`: valid are dnat, full-nat (in --mode <M>)",
         ),
         (
             &["service", "add", "web", "--vip", "10.0.0.1:80", "--health", "http,path=/x"],
@@ -74,7 +74,7 @@ fn each_wrong_command_line_has_its_message() {
         ),
         (
             &["service", "set", "web"],
-            "the following required arguments were not provided: <--strategy <S>|--mode <M>|--health <SPEC>|--on-no-backend <WHAT>|--on-backend-down <WHAT>|--affinity <TIME|off>|--limit-new-flows <LIMIT>|--limit-source <LIMIT>|--allow <PREFIX>|--deny <PREFIX>|--unlist <PREFIX>>; see --help",
+            "the following required arguments were not provided: <--strategy <S>|--mode <M>|--source-pool <ADDR,...>|--health <SPEC>|--on-no-backend <WHAT>|--on-backend-down <WHAT>|--affinity <TIME|off>|--limit-new-flows <LIMIT>|--limit-source <LIMIT>|--allow <PREFIX>|--deny <PREFIX>|--unlist <PREFIX>>; see --help",
         ),
         (&["service", "frobnicate"], "unrecognized subcommand 'frobnicate'; see --help"),
         (

@@ -77,7 +77,25 @@ pub struct Limits {
     pub backends: u32,
     /// Slots of a service's table: a prime.
     pub table_size: u32,
+    /// Source addresses of full NAT, over all services.
+    pub source_addresses: u32,
+    /// Ports of each of them that full NAT takes.
+    pub source_ports: PortRange,
 }
+
+/// Ports from one to another, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// The lowest.
+    pub first: u16,
+    /// The highest.
+    pub last: u16,
+}
+
+/// A text that is no range of ports.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid range of ports {}: it is FIRST-LAST, two ports from 1 to 65535", Quoted(.0))]
+pub struct InvalidPortRange(String);
 
 /// A configuration that cannot be used. One line.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +149,16 @@ impl Default for Config {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flows: 1_000_000, flows6: None, services: 512, backends: 4096, table_size: 65_537 }
+        Self {
+            flows: 1_000_000,
+            flows6: None,
+            services: 512,
+            backends: 4096,
+            table_size: 65_537,
+            source_addresses: 4,
+            // Below the ports that Linux gives connections of its own unless told otherwise.
+            source_ports: PortRange { first: 1024, last: 32_767 },
+        }
     }
 }
 
@@ -184,7 +211,7 @@ impl Limits {
 
     /// The first limit that cannot be, with the reason.
     fn problem(&self) -> Option<(&'static str, u32, String)> {
-        let Self { flows, flows6, services, backends, table_size } = *self;
+        let Self { flows, flows6, services, backends, table_size, source_addresses, .. } = *self;
         let outside = |value: u32, (low, high): (u32, u32)| {
             (!(low..=high).contains(&value)).then(|| format!("it is from {low} to {high}"))
         };
@@ -195,6 +222,7 @@ impl Limits {
             ("limits.services", services, outside(services, SERVICES)),
             ("limits.backends", backends, outside(backends, BACKENDS)),
             ("limits.table_size", table_size, outside(table_size, TABLE_SIZE)),
+            ("limits.source_addresses", source_addresses, outside(source_addresses, SOURCE_ADDRESSES)),
             (
                 "limits.table_size",
                 table_size,
@@ -220,6 +248,8 @@ const FLOWS6: (u32, u32) = (16, 1 << 26);
 /// Identifiers of services and backends are 16 bits; backend 0 is nobody.
 const SERVICES: (u32, u32) = (1, 4096);
 const BACKENDS: (u32, u32) = (1, 65_535);
+/// A row of the data plane names them by a byte.
+const SOURCE_ADDRESSES: (u32, u32) = (1, lb_common::port::MAX_ADDRESSES);
 /// A backend's share of a shorter table would be far from its weight.
 const TABLE_SIZE: (u32, u32) = (251, lb_common::service::Table::MAX_SLOTS);
 /// A service names the first line of its table in 24 bits.
@@ -235,6 +265,42 @@ fn is_prime(number: u32) -> bool {
 
 fn next_prime(number: u32) -> u32 {
     (number..).find(|&candidate| is_prime(candidate)).unwrap_or(number)
+}
+
+impl PortRange {
+    /// How many ports there are.
+    pub const fn count(self) -> u32 {
+        (self.last - self.first) as u32 + 1
+    }
+
+    /// Whether a port is in both.
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = InvalidPortRange;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPortRange> {
+        let range = text.split_once('-').and_then(|(first, last)| {
+            let range = Self { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? };
+            (range.first > 0 && range.first <= range.last).then_some(range)
+        });
+        range.ok_or_else(|| InvalidPortRange(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 impl InterfaceName {
@@ -272,6 +338,22 @@ impl<'de> Deserialize<'de> for InterfaceName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_of_ports_has_two_ends() {
+        let range = |text: &str| text.parse::<PortRange>();
+        assert_eq!(range("20000-20009").map(PortRange::count), Ok(10));
+        assert_eq!(range("7-7").unwrap().to_string(), "7-7");
+        for text in ["", "80", "0-9", "9-8", "1-65536", "a-b", "1-2-3"] {
+            assert_eq!(
+                range(text).unwrap_err().to_string(),
+                format!("invalid range of ports `{text}`: it is FIRST-LAST, two ports from 1 to 65535")
+            );
+        }
+        let local = range("32768-60999").unwrap();
+        assert!(!Limits::default().source_ports.overlaps(local));
+        assert!(range("60999-61000").unwrap().overlaps(local));
+    }
 
     fn refusal(text: &str) -> String {
         Config::parse(text, "config.toml").unwrap_err().to_string()
@@ -321,7 +403,14 @@ mod tests {
                 cert_file: Some("/c".into()),
                 key_file: Some("/k".into()),
             }),
-            limits: Limits { flows: 65_536, flows6: Some(1024), services: 16, backends: 64, table_size: 251 },
+            limits: Limits {
+                flows: 65_536,
+                flows6: Some(1024),
+                services: 16,
+                backends: 64,
+                table_size: 251,
+                ..Limits::default()
+            },
         };
         assert_eq!(config, expected);
     }
@@ -335,7 +424,7 @@ mod tests {
             ),
             (
                 "[limits]\nflow = 1\n",
-                "config.toml line 2, `flow = 1`: unknown key `flow`, expected one of `flows`, `flows6`, `services`, `backends`, `table_size`",
+                "config.toml line 2, `flow = 1`: unknown key `flow`, expected one of `flows`, `flows6`, `services`, `backends`, `table_size`, `source_addresses`, `source_ports`",
             ),
             (
                 "[http]\nlisten = \"localhost:9600\"\n",

@@ -11,7 +11,7 @@ use super::{Changed, Control, ControlError, Handle, Order, Parts, load};
 use crate::config::Limits;
 use crate::datapath::{
     ConnectTime, Datapath, EventCount, Explanation, FlowCursor, FlowInfo, FlowLoad, FlowPage,
-    InterfaceStatus, Network, Plan, ReasonCount, ServiceId, Traffic, Wanted, WantedBackend,
+    InterfaceStatus, Network, Plan, ReasonCount, ServiceId, SourceAddress, Traffic, Wanted, WantedBackend,
 };
 use crate::health::{Failing, Probe, ProbeResult, Prober};
 use crate::model::{Change, Desired, Protocol};
@@ -225,12 +225,16 @@ impl Datapath for World {
         };
         let slot = backend.map(|_| 42);
         let backend = backend.map(|backend| backend.address);
-        Explanation { backend, reason: reason.to_owned(), slot, candidates: Vec::new() }
+        Explanation { backend, source: None, reason: reason.to_owned(), slot, candidates: Vec::new() }
     }
 
     fn interfaces(&self) -> Vec<InterfaceStatus> {
         let problem = self.lock().interface_problem.clone();
         vec![InterfaceStatus { name: "eth0".to_owned(), mode: "native".to_owned(), problem }]
+    }
+
+    fn source_addresses(&self) -> Vec<SourceAddress> {
+        Vec::new()
     }
 
     fn flow_load(&self) -> FlowLoad {

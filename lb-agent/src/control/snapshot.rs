@@ -12,7 +12,7 @@ use super::wanted::effective_weight;
 use super::{BackendKey, Control, ControlError};
 use crate::datapath::{
     ConnectTime, EventCount, Explanation, FlowCursor, FlowInfo, FlowLoad, FlowPage, InterfaceStatus,
-    ReasonCount, ServiceId, Traffic,
+    ReasonCount, ServiceId, SourceAddress, Traffic,
 };
 use crate::health::Health;
 use crate::model::{Admin, Backend, Desired, Endpoint, Protocol, Service, ServiceName};
@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceStatus>,
     /// How full the flow table is.
     pub flows: FlowLoad,
+    /// How much of the source addresses is in use.
+    pub source_addresses: Vec<SourceAddress>,
     /// Whether disk and data plane are what they shall be.
     pub in_step: bool,
     /// How packets ended.
@@ -96,6 +98,7 @@ impl Control {
                 .collect(),
             interfaces: self.datapath.interfaces(),
             flows: self.datapath.flow_load(),
+            source_addresses: self.datapath.source_addresses(),
             in_step: !self.out_of_step,
             reasons: self.datapath.reasons(),
             events: self.datapath.events(),

@@ -50,6 +50,7 @@ fn wanted_service(
         name: service.name.to_string(),
         vip: service.vip.socket(),
         protocol: service.protocol,
+        source_pool: service.source_pool.iter().collect(),
         strategy: service.strategy,
         track: service.track,
         on_no_backend: service.on_no_backend,

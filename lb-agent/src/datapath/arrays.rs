@@ -9,6 +9,7 @@ use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
 
+use crate::config::PortRange;
 use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
@@ -16,6 +17,7 @@ use lb_common::directory::{Bucket, HALVES};
 use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::latency::ConnectTimes;
 use lb_common::next_hop::NextHop;
+use lb_common::port::{MAX_BLOCK, PoolAddress, Port};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::{self, SlotLine};
@@ -50,6 +52,8 @@ rows!(
     Bucket4,
     Bucket6,
     NextHop,
+    PoolAddress,
+    Port,
     Outcomes,
     Traffic,
     ConnectTimes,
@@ -144,6 +148,10 @@ pub(crate) struct Sizes {
     pub(crate) table_size: u32,
     /// CPUs that the kernel may ever use.
     pub(crate) cpus: u32,
+    /// Addresses of the source pools.
+    pub(crate) source_addresses: u32,
+    /// Their ports.
+    pub(crate) source_ports: PortRange,
 }
 
 impl Sizes {
@@ -162,8 +170,20 @@ impl Sizes {
         maps::directory_buckets(self.services, self.backends)
     }
 
+    /// Blocks that an address's ports are cut into, and the ports of each.
+    const fn pool_blocks(&self) -> (u32, u32) {
+        let blocks = self.source_ports.count().div_ceil(MAX_BLOCK);
+        (blocks, self.source_ports.count() / blocks)
+    }
+
+    /// Ports of a source address that are used: a few less than there are, where they do not make equal blocks.
+    pub(crate) const fn pool_ports(&self) -> u32 {
+        let (blocks, ports) = self.pool_blocks();
+        blocks * ports
+    }
+
     /// The arrays by name, with the rows that each is created with.
-    pub(crate) const fn rows(&self) -> [(&'static str, u32); 19] {
+    pub(crate) const fn rows(&self) -> [(&'static str, u32); 21] {
         [
             (maps::SETTINGS, 1),
             (maps::DIRECTORY, self.directory_buckets() * HALVES),
@@ -176,6 +196,8 @@ impl Sizes {
             (maps::FLOWS6, maps::flow_buckets(self.flows6)),
             (maps::CLIENT_HOPS, maps::CLIENT_HOP_CAPACITY),
             (maps::NEXT_HOPS, maps::NEXT_HOP_CAPACITY),
+            (maps::POOL_ADDRESSES, self.source_addresses),
+            (maps::PORTS, self.source_addresses * self.pool_ports()),
             (maps::OUTCOMES, self.cpus),
             (maps::TRAFFIC, (self.cpus + 1) * self.backend_rows()),
             (maps::CONNECT_TIMES, self.cpus * self.backend_rows()),
@@ -204,6 +226,9 @@ impl Sizes {
             directory_mask: self.directory_buckets() - 1,
             icmp_errors_per_second: 1000,
             backends: self.backend_rows(),
+            pool_port: self.source_ports.first.into(),
+            pool_block: self.pool_blocks().1,
+            pool_blocks: self.pool_blocks().0,
             flow_key,
             ..Settings::default()
         }
@@ -224,6 +249,8 @@ pub(crate) struct Arrays {
     pub(crate) flows6: Rows<Bucket6>,
     pub(crate) client_hops: Rows<Word>,
     pub(crate) next_hops: Rows<NextHop>,
+    pub(crate) pool_addresses: Rows<PoolAddress>,
+    pub(crate) ports: Rows<Port>,
     pub(crate) outcomes: Rows<Outcomes>,
     pub(crate) traffic: Rows<Traffic>,
     pub(crate) connect_times: Rows<ConnectTimes>,
@@ -256,6 +283,8 @@ impl Arrays {
             flows6: rows(maps::FLOWS6, &sizes, &descriptor)?,
             client_hops: rows(maps::CLIENT_HOPS, &sizes, &descriptor)?,
             next_hops: rows(maps::NEXT_HOPS, &sizes, &descriptor)?,
+            pool_addresses: rows(maps::POOL_ADDRESSES, &sizes, &descriptor)?,
+            ports: rows(maps::PORTS, &sizes, &descriptor)?,
             outcomes: rows(maps::OUTCOMES, &sizes, &descriptor)?,
             traffic: rows(maps::TRAFFIC, &sizes, &descriptor)?,
             connect_times: rows(maps::CONNECT_TIMES, &sizes, &descriptor)?,
@@ -290,6 +319,21 @@ impl Arrays {
 }
 
 #[cfg(test)]
+impl Sizes {
+    /// What a test that is about something else need not say.
+    pub(crate) const TEST: Self = Self {
+        flows: 64,
+        flows6: 64,
+        services: 4,
+        backends: 8,
+        table_size: 251,
+        cpus: 1,
+        source_addresses: 3,
+        source_ports: PortRange { first: 2000, last: 2009 },
+    };
+}
+
+#[cfg(test)]
 impl Arrays {
     /// Arrays on the heap, as new maps are.
     pub(crate) fn private(sizes: Sizes) -> Self {
@@ -309,6 +353,8 @@ impl Arrays {
             flows6: rows(maps::FLOWS6, &sizes),
             client_hops: rows(maps::CLIENT_HOPS, &sizes),
             next_hops: rows(maps::NEXT_HOPS, &sizes),
+            pool_addresses: rows(maps::POOL_ADDRESSES, &sizes),
+            ports: rows(maps::PORTS, &sizes),
             outcomes: rows(maps::OUTCOMES, &sizes),
             traffic: rows(maps::TRAFFIC, &sizes),
             connect_times: rows(maps::CONNECT_TIMES, &sizes),
@@ -361,8 +407,15 @@ mod tests {
         }
     }
 
-    const SIZES: Sizes =
-        Sizes { flows: 1000, flows6: 1000, services: 8, backends: 16, table_size: 251, cpus: 2 };
+    const SIZES: Sizes = Sizes {
+        flows: 1000,
+        flows6: 1000,
+        services: 8,
+        backends: 16,
+        table_size: 251,
+        cpus: 2,
+        ..Sizes::TEST
+    };
 
     #[test]
     fn a_tick_is_about_a_second() {

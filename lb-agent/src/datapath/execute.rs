@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use lb_common::backend::{Backend, IN_USE, Load, Standing};
 use lb_common::directory::Bucket;
+use lb_common::port::{ENTRIES, Pool, PoolAddress, PortState};
 use lb_common::service::{CHANGED_NOW, Options, Service, ServiceState, Table};
 use lb_common::slot::{self, SLOTS_PER_LINE, SlotLine, members, members_line};
 
@@ -15,6 +16,9 @@ use super::observed::{Observed, Rested, region_of};
 use super::plan::Action;
 use super::prefixes::List;
 use super::tables;
+
+/// A service's pool, by the numbers of its addresses.
+type Numbers = [u8; ENTRIES as usize];
 
 /// What a plan needs beside the rows.
 pub(crate) trait World {
@@ -49,8 +53,14 @@ pub(crate) fn execute(
             arrays.backends[usize::from(id)].state.store(standing.to_word() | IN_USE);
         }
         Action::WriteTable { region, slots } => write_table(arrays, *region, slots),
-        &Action::PutService { id, vip, table, options } => {
-            put_service(arrays, rested, id, vip, (table, options));
+        &Action::PutService { id, vip, table, options, pool } => {
+            put_service(arrays, rested, id, vip, (table, options, pool));
+        }
+        &Action::SetPool { service, pool } => {
+            let row = &arrays.services[usize::from(service)];
+            for (word, value) in row.pool.0.iter().zip(Pool::words(pool)) {
+                word.store(value);
+            }
         }
         &Action::SetLimits { service, limits: [all, source] } => {
             let state = &arrays.service_states[usize::from(service)];
@@ -59,6 +69,8 @@ pub(crate) fn execute(
         }
         Action::WriteList { service, generation, list } => world.write_list(*service, *generation, list)?,
         &Action::EraseList { service, generation } => world.erase_list(service, generation)?,
+        &Action::PutSource { number, address } => put_source(arrays, number, address),
+        &Action::RetireSource { number } => arrays.pool_addresses[usize::from(number)].live.store(0),
         &Action::SetOptions { service, options } => {
             arrays.services[usize::from(service)].options.store(options.0);
         }
@@ -131,13 +143,20 @@ fn put_backend(arrays: &mut Arrays, id: u16, service: (u16, Endpoint), endpoint:
     arrays.backends[usize::from(id)].state.store(state);
 }
 
-fn put_service(arrays: &mut Arrays, rested: &mut Rested, id: u16, vip: Endpoint, words: (Table, Options)) {
-    let (table, options) = words;
+fn put_service(
+    arrays: &mut Arrays,
+    rested: &mut Rested,
+    id: u16,
+    vip: Endpoint,
+    words: (Table, Options, Numbers),
+) {
+    let (table, options, pool) = words;
     let row = Service {
         vip: vip.address,
         table: table.0.into(),
         seed: tables::seed(&vip.address, vip.port, vip.protocol),
         options: options.0.into(),
+        pool: Pool::new(pool),
         port: vip.port,
         protocol: vip.protocol,
         ..Service::default()
@@ -146,6 +165,20 @@ fn put_service(arrays: &mut Arrays, rested: &mut Rested, id: u16, vip: Endpoint,
     arrays.services.write(usize::from(id), row.clone());
     arrays.services.write(usize::from(id), Service { live: 1, ..row });
     take(arrays, rested, table);
+}
+
+/// The ports are free, unless the row was this address's before: then some may rest. If it was another's, no packet goes by
+/// that any more, and no backend remembers a connection from this one.
+fn put_source(arrays: &mut Arrays, number: u8, address: IpAddr) {
+    let ports = arrays.sizes.pool_ports() as usize;
+    if arrays.pool_addresses[usize::from(number)].address != address.into() {
+        for port in arrays.ports.iter().skip(usize::from(number) * ports).take(ports) {
+            port.state.store(PortState(port.state.load()).free().0);
+        }
+    }
+    let row = PoolAddress { address: address.into(), ..PoolAddress::default() };
+    arrays.pool_addresses.write(number.into(), row);
+    arrays.pool_addresses[usize::from(number)].live.store(1);
 }
 
 /// A region that a service names is at rest no more.

@@ -8,7 +8,7 @@ use aya::maps::HashMap;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::programs::Program;
 use lb_common::maps;
-use lb_common::service::{Service, Table};
+use lb_common::service::{Options, Service, Table};
 use lb_common::slot;
 use tracing::{debug, warn};
 
@@ -29,6 +29,7 @@ use super::observed::{Observed, Occupancy, Rested, region_of, service_key, use_o
 use super::pins::PinDir;
 use super::plan::{self, Action, TableInputs, diff};
 use super::prefixes::Trie;
+use super::sources::use_of_sources;
 use super::start::{bring_up, interfaces, sizes};
 use super::sweep::Sweep;
 use super::sysctl::Sysctl;
@@ -36,7 +37,8 @@ use super::view::{self, View};
 use super::vip::Vips;
 use super::{
     ConnectTime, Datapath, EventCount, Explanation, FlowCursor, FlowInfo, FlowLoad, FlowPage,
-    InterfaceStatus, Move, Network, Plan, ReasonCount, ServiceId, Traffic, Wanted, WantedService,
+    InterfaceStatus, Move, Network, Plan, ReasonCount, ServiceId, SourceAddress, Traffic, Wanted,
+    WantedService,
 };
 use crate::config::{Config, XdpMode};
 use crate::model::Protocol;
@@ -113,7 +115,9 @@ impl Kernel {
         let map = map.ok_or_else(|| anyhow!("the BPF object has no map PREFIXES"))?;
         let trie = Trie::open(LpmTrie::try_from(map).context("map PREFIXES")?)?;
         let vips = match (config.manage_vips, attachments.first()) {
-            (true, Some(first)) => Some(Vips::open(pins.path(), sizes.services, first)?),
+            (true, Some(first)) => {
+                Some(Vips::open(pins.path(), sizes.services + sizes.source_addresses, first)?)
+            }
             _ => None,
         };
         let mut rested = Rested::default();
@@ -158,6 +162,28 @@ impl Kernel {
         };
         let moves = plan::moves::moves(&self.loaded.arrays, &plan.actions);
         moves.into_iter().map(|(vip, each)| Move { service: name(&vip), ..each }).collect()
+    }
+
+    /// Where services in use change between full NAT and another mode: what is wanted without them, and their names.
+    ///
+    /// A flow's word means something else then, so such a service ends with its flows and is added anew.
+    fn apart(&self, wanted: &Wanted) -> Option<(Wanted, Vec<String>)> {
+        let observed = Observed::read(&self.loaded.arrays, &self.rested, None);
+        let changes = |service: &WantedService| {
+            let vip = Endpoint::new(service.vip, service.protocol);
+            let now = observed.services.get(&vip).map(|service| service.options.has(Options::FULL_NAT));
+            now.is_some_and(|full_nat| full_nat == service.source_pool.is_empty())
+        };
+        let (changed, kept): (Vec<_>, Vec<_>) = wanted.services.iter().cloned().partition(changes);
+        let names: Vec<_> = changed.into_iter().map(|service| service.name).collect();
+        (!names.is_empty()).then_some((Wanted { services: kept }, names))
+    }
+
+    /// As [`diff`](Self::diff), but no address is taken off the host: it is about to be needed again.
+    fn diff_keeping_addresses(&self, wanted: &Wanted) -> anyhow::Result<plan::Plan> {
+        let mut observed = self.observed()?;
+        observed.addresses = None;
+        diff(&self.loaded.arrays, observed, wanted, &self.known)
     }
 
     fn carry_out(&mut self, plan: &plan::Plan) -> anyhow::Result<()> {
@@ -257,11 +283,27 @@ impl Kernel {
 
 impl Datapath for Kernel {
     fn plan(&self, wanted: &Wanted) -> anyhow::Result<Plan> {
-        let plan = self.diff(wanted)?;
-        Ok(Plan { moves: self.moves(&plan, wanted), steps: plan.steps })
+        let Some((kept, changed)) = self.apart(wanted) else {
+            let plan = self.diff(wanted)?;
+            return Ok(Plan { moves: self.moves(&plan, wanted), steps: plan.steps });
+        };
+        let plan = self.diff_keeping_addresses(&kept)?;
+        let moves = self.moves(&plan, wanted);
+        let mut steps = plan.steps;
+        steps.extend(changed.iter().map(|name| format!("service {name}: added anew, in the other mode")));
+        Ok(Plan { steps, moves })
     }
 
     fn apply(&mut self, wanted: &Wanted) -> anyhow::Result<Plan> {
+        let mut first = Vec::new();
+        if let Some((kept, _)) = self.apart(wanted) {
+            // What is wanted must not turn out to be impossible when half of it is done.
+            plan::check(wanted)?;
+            let plan = self.diff_keeping_addresses(&kept)?;
+            self.known = BTreeMap::new();
+            self.carry_out(&plan)?;
+            first = plan.steps;
+        }
         let plan = self.diff(wanted)?;
         if wanted.services.iter().any(|service| service.vip.is_ipv6()) {
             self.host.forward_ipv6()?;
@@ -271,7 +313,7 @@ impl Datapath for Kernel {
         // After a failure the rows tell how far it went; what tables were built from is not known any more.
         self.known = if carried_out.is_ok() { plan.tables } else { BTreeMap::new() };
         self.index_rows();
-        carried_out.map(|()| Plan { steps: plan.steps, moves })
+        carried_out.map(|()| Plan { steps: first.into_iter().chain(plan.steps).collect(), moves })
     }
 
     fn traffic(&self, service: ServiceId, backend: SocketAddr) -> Traffic {
@@ -309,6 +351,10 @@ impl Datapath for Kernel {
     fn flow_load(&self) -> FlowLoad {
         let sweep_cpu_microseconds = self.sweep.spent_at_last.as_micros().try_into().unwrap_or(u64::MAX);
         FlowLoad { active: self.sweep.live_at_last, capacity: self.flow_capacity, sweep_cpu_microseconds }
+    }
+
+    fn source_addresses(&self) -> Vec<SourceAddress> {
+        use_of_sources(&self.loaded.arrays)
     }
 
     fn reasons(&self) -> Vec<ReasonCount> {

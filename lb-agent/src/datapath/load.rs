@@ -14,6 +14,7 @@ use tracing::{debug, info};
 use super::arrays::{Arrays, Rows, Sizes};
 use super::clock;
 use super::pins::{PinDir, unpin};
+use crate::config::PortRange;
 
 /// The object that balances.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf.o"));
@@ -52,8 +53,16 @@ pub(super) fn load(pins: &PinDir, sizes: Sizes, diagnostics: bool) -> anyhow::Re
 /// Has the kernel verify every program over maps of the smallest size, and lets go of all of it; how many those were.
 pub(super) fn try_out() -> anyhow::Result<usize> {
     let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))?;
-    let sizes =
-        Sizes { flows: 1024, flows6: 16, services: 1, backends: 1, table_size: 251, cpus: cpus as u32 };
+    let sizes = Sizes {
+        flows: 1024,
+        flows6: 16,
+        services: 1,
+        backends: 1,
+        table_size: 251,
+        cpus: cpus as u32,
+        source_addresses: 1,
+        source_ports: PortRange { first: 1024, last: 1024 },
+    };
     let mut loader = EbpfLoader::new();
     for (name, rows) in sizes.rows() {
         loader.map_max_entries(name, rows);
@@ -130,6 +139,18 @@ fn check(pins: &PinDir, sizes: &Sizes) -> anyhow::Result<bool> {
             settings.abi
         );
     }
+    let new = sizes.settings(settings.jiffies_per_second, settings.flow_key);
+    let range = |settings: &Settings| {
+        let first = settings.pool_port;
+        format!("{first}-{}", first + settings.pool_ports() - 1)
+    };
+    if range(&settings) != range(&new) {
+        bail!(
+            "[limits] source_ports: the running data plane uses {}, the configuration asks for {}: restore the limit, or {stop}",
+            range(&settings),
+            range(&new)
+        );
+    }
     for (name, rows) in sizes.rows() {
         let Ok(info) = MapInfo::from_pin(pins.map(name)) else { continue };
         let (there, wanted) = (info.max_entries(), rows);
@@ -152,6 +173,7 @@ fn limit(map: &str) -> &'static str {
         maps::SERVICES | maps::SERVICE_STATES => "services",
         maps::BACKENDS | maps::LOADS => "backends",
         maps::DIRECTORY | maps::TRAFFIC => "services or backends",
+        maps::POOL_ADDRESSES | maps::PORTS => "source_addresses or source_ports",
         maps::SLOTS => "services or table_size",
         _ => "(fixed, or by the number of CPUs)",
     }

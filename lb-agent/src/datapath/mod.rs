@@ -29,6 +29,7 @@ mod observed;
 mod pins;
 mod plan;
 mod prefixes;
+mod sources;
 mod start;
 mod sweep;
 mod sysctl;
@@ -37,7 +38,7 @@ mod view;
 mod vip;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,8 @@ pub struct WantedService {
     pub vip: SocketAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
+    /// The addresses that stand for clients; none where the backends see the clients' own.
+    pub source_pool: Vec<IpAddr>,
     /// Which table is built, and how a packet is mapped to its slot.
     pub strategy: Strategy,
     /// Which flows are remembered.
@@ -149,6 +152,9 @@ pub struct FlowInfo {
     pub client: SocketAddr,
     /// The backend that serves it.
     pub backend: SocketAddr,
+    /// The address and port that the backend sees instead of the client's, with full NAT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SocketAddr>,
     /// `half-open`, `established`, `closing`, ...
     pub state: String,
     /// Whole seconds since its last packet, within the resolution of the flow's stamp.
@@ -173,6 +179,9 @@ pub struct FlowPage<F> {
 pub struct Explanation {
     /// The backend, if one takes it.
     pub backend: Option<SocketAddr>,
+    /// The address and port that the backend sees instead of the client's: of a flow that is known, with full NAT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SocketAddr>,
     /// `flow`, `half-open`, `affinity`, `slot`, `candidates`, `no-service`, `no-backend` or `contradiction`.
     pub reason: String,
     /// Index into the service's slot table, where one was asked.
@@ -217,6 +226,20 @@ pub struct FlowLoad {
     pub capacity: u64,
     /// CPU time of the last whole sweep, which looks at every entry.
     pub sweep_cpu_microseconds: u64,
+}
+
+/// How much of a source address is in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SourceAddress {
+    /// The address.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// Its ports that flows can have.
+    pub ports: u64,
+    /// Those that flows have.
+    pub used: u64,
+    /// Those that no flow has, but that rest from the one that had it.
+    pub resting: u64,
 }
 
 /// A counter of packet outcomes, as the kernel counted it.
@@ -301,6 +324,9 @@ pub trait Datapath: Send {
 
     /// How full the flow table is.
     fn flow_load(&self) -> FlowLoad;
+
+    /// The source addresses of full NAT, and how much of each is in use.
+    fn source_addresses(&self) -> Vec<SourceAddress>;
 
     /// Every packet outcome with its count, in the order of the documentation.
     fn reasons(&self) -> Vec<ReasonCount>;

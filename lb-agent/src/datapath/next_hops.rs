@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn every_live_hop_is_doubted_and_only_those_in_use_are_kept_warm() {
-        let sizes = Sizes { flows: 16, flows6: 16, services: 1, backends: 1, table_size: 61, cpus: 1 };
+        let sizes = Sizes { flows: 16, flows6: 16, services: 1, backends: 1, table_size: 61, ..Sizes::TEST };
         let arrays = Arrays::private(sizes);
         let per_second = u64::from(arrays.settings().jiffies_per_second);
         let mac = |last| [2, 0, 0, 0, 0, last];

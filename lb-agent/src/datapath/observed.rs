@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use lb_common::backend::{Backend, IN_USE, Standing};
 use lb_common::directory;
 use lb_common::limit::Limit;
+use lb_common::port::ENTRIES;
 use lb_common::service::{Options, Service, Table};
 use lb_common::slot;
 
@@ -24,6 +25,10 @@ pub(crate) struct Observed {
     pub(crate) free_services: BTreeSet<u16>,
     /// Backend rows that nothing names.
     pub(crate) free_backends: BTreeSet<u16>,
+    /// Source addresses in use, and their numbers.
+    pub(crate) sources: BTreeMap<IpAddr, u8>,
+    /// Numbers that no source address has.
+    pub(crate) free_sources: BTreeSet<u8>,
     /// The directory half that packets read.
     pub(crate) half: usize,
     /// What can be reused at once.
@@ -41,6 +46,7 @@ pub(crate) struct ObservedService {
     pub(crate) table: Table,
     pub(crate) options: Options,
     pub(crate) limits: [Limit; 2],
+    pub(crate) pool: [u8; ENTRIES as usize],
 }
 
 /// A backend in use.
@@ -88,9 +94,16 @@ impl Observed {
                     let (table, options) = (Table(row.table.load()), Options(row.options.load()));
                     let state = &arrays.service_states[usize::from(id)];
                     let limits = [&state.service_limit, &state.source_limit].map(|word| Limit(word.load()));
-                    let service = ObservedService { id, table, options, limits };
+                    let pool = row.pool.entries();
+                    let service = ObservedService { id, table, options, limits, pool };
                     observed.services.insert(service_key(row), service);
                 }
+            }
+        }
+        for (number, row) in (0..).zip(arrays.pool_addresses.iter()) {
+            match row.live.load() {
+                0 => drop(observed.free_sources.insert(number)),
+                _ => drop(observed.sources.insert(row.address.into(), number)),
             }
         }
         // Row 0 stays nobody's: a slot, a sibling or a flow that says 0 names no backend.

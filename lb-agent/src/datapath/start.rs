@@ -11,7 +11,7 @@ use super::attachments::Attachments;
 use super::load::{ENTRY, Loaded};
 use super::netlink::{Interface, Netlink};
 use super::pins::{PinDir, unpin};
-use super::{InterfaceStatus, clock, ethtool, generation};
+use super::{InterfaceStatus, clock, ethtool, generation, sysctl};
 use crate::config::Config;
 
 /// Every interface that there is, of which one at least is configured: the others may come later.
@@ -34,6 +34,13 @@ pub(super) fn interfaces(config: &Config) -> anyhow::Result<Vec<Interface>> {
 pub(super) fn sizes(config: &Config) -> anyhow::Result<Sizes> {
     let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))?;
     let limits = &config.limits;
+    if let Some(local) = sysctl::local_ports().filter(|local| limits.source_ports.overlaps(*local)) {
+        warn!(
+            "[limits] source_ports = \"{}\" overlaps with net.ipv4.ip_local_port_range {local}: full NAT would take replies \
+             to this host's own connections for its own where a source address is the host's",
+            limits.source_ports
+        );
+    }
     Ok(Sizes {
         flows: limits.flows,
         flows6: limits.flows6(),
@@ -41,6 +48,8 @@ pub(super) fn sizes(config: &Config) -> anyhow::Result<Sizes> {
         backends: limits.backends,
         table_size: limits.table_size,
         cpus: cpus as u32,
+        source_addresses: limits.source_addresses,
+        source_ports: limits.source_ports,
     })
 }
 

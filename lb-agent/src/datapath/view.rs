@@ -14,12 +14,15 @@ use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::latency::{ConnectTimes, Latency, MAGNITUDES, UNIT};
 use lb_common::limit::SourceLine;
 use lb_common::next_hop::NextHop;
+use lb_common::port::{Owner, PoolAddress, Port};
 use lb_common::prefix::PrefixKey;
 use lb_common::reason::{Event, Reason};
 use lb_common::service::{OnNoBackend, Service, ServiceState, Table};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 use lb_ebpf::explain::{self, explain};
+use lb_ebpf::family::{Ipv4, Ipv6};
+use lb_ebpf::nat;
 use lb_ebpf::tables::{Route, RouteQuery, Tables};
 
 use super::arrays::Arrays;
@@ -141,9 +144,22 @@ impl View<'_> {
             protocol: vip.transport(),
             client: SocketAddr::new(address.into(), port.get()),
             backend: self.endpoint(data.backend())?,
+            source: self.source(&Owner { client: address, port, service }),
             state: data.state().name().to_owned(),
             idle_seconds: (age as f64 * tick_seconds) as u64,
         })
+    }
+
+    /// What the backend sees instead of a flow's client, with full NAT.
+    fn source(&self, owner: &Owner) -> Option<SocketAddr> {
+        if !nat::is_for(self.service(owner.service)?) {
+            return None;
+        }
+        let place = match owner.client.is_v4() {
+            true => nat::place::<Ipv4, _>(self, owner),
+            false => nat::place::<Ipv6, _>(self, owner),
+        }?;
+        Some(SocketAddr::new(self.pool_address(place.address)?.address.into(), place.port.get()))
     }
 
     fn endpoint(&self, backend: u16) -> Option<SocketAddr> {
@@ -171,6 +187,7 @@ impl View<'_> {
     pub(super) fn explain(&self, protocol: Protocol, client: SocketAddr, vip: SocketAddr) -> Explanation {
         let answer = |backend, reason: &str, slot| Explanation {
             backend,
+            source: None,
             reason: reason.to_owned(),
             slot,
             candidates: Vec::new(),
@@ -191,7 +208,10 @@ impl View<'_> {
             explain::Explanation::Contradiction => answer(None, "contradiction", None),
             explain::Explanation::Flow { backend, state } => {
                 let half_open = state == State::HALF_OPEN || state == State::ANSWERED;
-                answer(self.endpoint(backend), if half_open { "half-open" } else { "flow" }, None)
+                let reason = if half_open { "half-open" } else { "flow" };
+                let owner = |row: &Backend| Owner { client: client.0, port: client.1, service: row.service };
+                let source = self.backend(backend).and_then(|row| self.source(&owner(row)));
+                Explanation { source, ..answer(self.endpoint(backend), reason, None) }
             }
             explain::Explanation::Affinity { backend } => answer(self.endpoint(backend), "affinity", None),
             explain::Explanation::Slot { backend, slot } => {
@@ -248,6 +268,14 @@ impl Tables for View<'_> {
 
     fn next_hop(&self, id: u16) -> Option<&NextHop> {
         self.arrays.next_hops.get(usize::from(id))
+    }
+
+    fn pool_address(&self, id: u8) -> Option<&PoolAddress> {
+        self.arrays.pool_addresses.get(usize::from(id))
+    }
+
+    fn port(&self, row: u32) -> Option<&Port> {
+        self.arrays.ports.get(row as usize)
     }
 
     fn outcomes(&self) -> &Outcomes {

@@ -15,6 +15,7 @@ use super::name::ServiceName;
 use super::prefix::Prefix;
 use super::refusal::Refusal;
 use super::service::{Backend, Removing, Service};
+use super::source_pool::SourcePool;
 use super::weight::Weight;
 
 /// One change, as a verb asks for it.
@@ -49,6 +50,9 @@ pub struct ServiceChange {
     pub strategy: Option<Strategy>,
     /// How packets get to the backends.
     pub mode: Option<Mode>,
+    /// The addresses that stand for clients.
+    #[serde(rename = "source_pool")]
+    pub source_pool: Option<SourcePool>,
     /// What a new flow meets while no backend takes traffic.
     pub on_no_backend: Option<OnNoBackend>,
     /// What a flow meets whose backend is dead or removed.
@@ -121,12 +125,18 @@ impl Change {
 
 impl ServiceChange {
     fn apply(&self, service: &mut Service) {
-        let Self { strategy, mode, on_no_backend, on_backend_down, affinity, health, .. } = self;
+        let Self { strategy, mode, source_pool, on_no_backend, on_backend_down, affinity, health, .. } = self;
         if self.changes_guard() {
             service.guard = Arc::new(self.guard(&service.guard).for_vip(service.vip));
         }
         service.strategy = strategy.unwrap_or(service.strategy);
         service.mode = mode.unwrap_or(service.mode);
+        if let Some(pool) = source_pool {
+            service.source_pool = pool.clone();
+        } else if service.mode != Mode::FullNat {
+            // Whoever says that it is full NAT no more need not say that it has no pool.
+            service.source_pool = SourcePool::default();
+        }
         service.on_no_backend = on_no_backend.unwrap_or(service.on_no_backend);
         service.on_backend_down = on_backend_down.unwrap_or(service.on_backend_down);
         service.affinity = affinity.unwrap_or(service.affinity);

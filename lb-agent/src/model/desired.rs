@@ -1,14 +1,15 @@
 //! The whole desired state, and what must hold for it as a whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::affinity::Affinity;
 use super::endpoint::Endpoint;
-use super::keyword::{OnBackendDown, Protocol, Strategy, Track};
+use super::keyword::{Mode, OnBackendDown, Protocol, Strategy, Track};
 use super::name::ServiceName;
 use super::refusal::Refusal;
 use super::service::Service;
+use super::source_pool::SourcePool;
 use crate::config::Limits;
 
 /// Every service, by name.
@@ -41,6 +42,7 @@ impl Desired {
     pub fn validate(&self, limits: &Limits) -> Result<(), Refusal> {
         self.validate_limits(limits)?;
         let vips = self.validate_vips()?;
+        self.validate_pools(&vips, limits)?;
         let mut sharing: HashMap<(Endpoint, Protocol), usize> = HashMap::new();
         for service in self.services.values() {
             validate_track(service)?;
@@ -66,6 +68,27 @@ impl Desired {
             }
         }
         Ok(())
+    }
+
+    /// The addresses that stand for clients, over all services.
+    pub fn source_addresses(&self) -> BTreeSet<IpAddr> {
+        self.services.values().flat_map(|service| service.source_pool.iter()).collect()
+    }
+
+    fn validate_pools(&self, vips: &HashMap<IpAddr, &ServiceName>, limits: &Limits) -> Result<(), Refusal> {
+        let servers: HashMap<IpAddr, &ServiceName> = self
+            .services
+            .values()
+            .flat_map(|service| service.endpoints().map(move |endpoint| (endpoint.ip(), &service.name)))
+            .collect();
+        for service in self.services.values() {
+            validate_pool(service, vips, &servers)?;
+        }
+        let count = self.source_addresses().len();
+        match count > limits.source_addresses as usize {
+            true => Err(Refusal::TooManySourceAddresses(count, limits.source_addresses)),
+            false => Ok(()),
+        }
     }
 
     fn validate_limits(&self, limits: &Limits) -> Result<(), Refusal> {
@@ -119,8 +142,39 @@ fn validate_track(service: &Service) -> Result<(), Refusal> {
             let what = format!("`strategy = \"{}\"`", service.strategy);
             refused(&what, "choose maglev, consistent-hash or source-hash")
         }
+        Track::Exceptions if service.mode == Mode::FullNat => {
+            refused("`mode = \"full-nat\"`, which needs a port for each flow", "set it to \"dnat\"")
+        }
         Track::Exceptions => Ok(()),
     }
+}
+
+fn validate_pool(
+    service: &Service,
+    vips: &HashMap<IpAddr, &ServiceName>,
+    servers: &HashMap<IpAddr, &ServiceName>,
+) -> Result<(), Refusal> {
+    let (name, pool) = (|| service.name.clone(), &service.source_pool);
+    match (service.mode, pool.is_empty()) {
+        (Mode::FullNat, true) => return Err(Refusal::NoSourcePool(name())),
+        (mode, false) if mode != Mode::FullNat => return Err(Refusal::IdleSourcePool(name(), mode)),
+        _ => {}
+    }
+    if pool.len() > SourcePool::MAX {
+        return Err(Refusal::TooManySources(name(), pool.len()));
+    }
+    for address in pool.iter() {
+        if address.is_ipv4() != service.vip.ip().is_ipv4() {
+            return Err(Refusal::SourceFamily(name(), address, service.vip));
+        }
+        if let Some(owner) = vips.get(&address) {
+            return Err(Refusal::SourceIsVip(name(), address, (*owner).clone()));
+        }
+        if let Some(owner) = servers.get(&address) {
+            return Err(Refusal::SourceIsBackend(name(), address, (*owner).clone()));
+        }
+    }
+    Ok(())
 }
 
 fn validate_backend(
@@ -206,6 +260,64 @@ mod tests {
             refusal(&state, Limits::default()),
             "service `a`: backend 10.0.0.2:8080 is a VIP, that of service `b`: name a server's own address"
         );
+    }
+
+    fn full_nat(name: &str, vip: &str, pool: &str) -> String {
+        format!(
+            "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nmode = \"full-nat\"\nsource_pool = [{pool}]\n"
+        )
+    }
+
+    #[test]
+    fn each_bad_source_pool_has_its_message() {
+        let fine = full_nat("a", "10.0.0.1:80", "\"10.0.1.5\"");
+        assert_eq!(file::parse(&fine, "state").unwrap().validate(&Limits::default()), Ok(()));
+        let many: Vec<_> = (1..=17).map(|n| format!("\"10.0.2.{n}\"")).collect();
+        let cases = [
+            (
+                full_nat("a", "10.0.0.1:80", ""),
+                "service `a`: mode full-nat needs a source pool: name addresses of this balancer with `--source-pool` or `source_pool`",
+            ),
+            (
+                fine.replace("full-nat", "dnat"),
+                "service `a`: a source pool is for mode full-nat, its mode is dnat: set the mode, or leave the pool out",
+            ),
+            (
+                full_nat("a", "10.0.0.1:80", "\"fd00::5\""),
+                "service `a`: source address fd00::5 is not of the same family as its VIP 10.0.0.1:80: both must be IPv4, or both IPv6",
+            ),
+            (
+                full_nat("a", "10.0.0.1:80", "\"10.0.0.2\"") + &service("b", "10.0.0.2:443", &[]),
+                "service `a`: source address 10.0.0.2 is a VIP, that of service `b`: choose an address that is nothing else",
+            ),
+            (
+                fine.clone() + &service("b", "10.0.0.2:443", &["10.0.1.5:80"]),
+                "service `a`: source address 10.0.1.5 is a backend's, of service `b`: choose an address of the balancer",
+            ),
+            (
+                full_nat("a", "10.0.0.1:80", &many.join(", ")),
+                "service `a`: 17 source addresses are more than 16, as many as one service can have",
+            ),
+        ];
+        for (state, message) in cases {
+            assert_eq!(refusal(&state, Limits::default()), message);
+        }
+        let two = fine + &full_nat("b", "10.0.0.1:81", "\"10.0.1.6\"");
+        assert_eq!(
+            refusal(&two, Limits { source_addresses: 1, ..Limits::default() }),
+            "2 source addresses are more than `[limits] source_addresses = 1`: remove some, or raise the limit in the configuration"
+        );
+    }
+
+    #[test]
+    fn full_nat_cannot_track_by_exception() {
+        let state = full_nat("a", "10.0.0.1:80", "\"10.0.1.5\"");
+        assert_eq!(
+            refusal(&(state.clone() + "track = \"exceptions\"\n"), Limits::default()),
+            "service `a`: `track = \"exceptions\"` cannot have `mode = \"full-nat\"`, which needs a port for each flow: set it to \"dnat\", or use `track = \"full\"`"
+        );
+        let state = state + "track = \"full\"\n";
+        assert_eq!(file::parse(&state, "state").unwrap().validate(&Limits::default()), Ok(()));
     }
 
     #[test]

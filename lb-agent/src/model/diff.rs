@@ -41,12 +41,13 @@ fn properties(before: &Service, after: &Service) -> impl Iterator<Item = String>
 }
 
 /// Every property that can differ between two services of one name, as text.
-fn described(service: &Service) -> [(&'static str, String); 13] {
+fn described(service: &Service) -> [(&'static str, String); 14] {
     [
         ("vip", service.vip.to_string()),
         ("protocol", service.protocol.to_string()),
         ("strategy", service.strategy.to_string()),
         ("mode", service.mode.to_string()),
+        ("source_pool", service.source_pool.to_string()),
         ("track", service.track.to_string()),
         ("on-no-backend", service.on_no_backend.to_string()),
         ("on-backend-down", service.on_backend_down.to_string()),

@@ -20,6 +20,7 @@ use super::prefix::Prefix;
 use super::quote::{Quoted, shorten};
 use super::refusal::Refusal;
 use super::service::{Backend, Service};
+use super::source_pool::SourcePool;
 use super::weight::Weight;
 
 /// A file that cannot be read: one line that names the file, the line and the reason.
@@ -47,6 +48,8 @@ pub struct RawService {
     strategy: Strategy,
     #[serde(default)]
     mode: Mode,
+    #[serde(default)]
+    source_pool: SourcePool,
     #[serde(default)]
     track: Track,
     #[serde(default, rename = "on-no-backend")]
@@ -149,6 +152,7 @@ impl RawService {
             guard: Arc::new(guard.for_vip(self.vip)),
             strategy: self.strategy,
             mode: self.mode,
+            source_pool: self.source_pool,
             track: self.track,
             on_no_backend: self.on_no_backend,
             on_backend_down: self.on_backend_down,
@@ -195,6 +199,9 @@ fn print_service(text: &mut String, service: &Service) -> std::fmt::Result {
     writeln!(text, "protocol = \"{}\"", service.protocol)?;
     writeln!(text, "strategy = \"{}\"", service.strategy)?;
     writeln!(text, "mode = \"{}\"", service.mode)?;
+    if !service.source_pool.is_empty() {
+        writeln!(text, "source_pool = {}", service.source_pool)?;
+    }
     writeln!(text, "track = \"{}\"", service.track)?;
     writeln!(text, "on-no-backend = \"{}\"", service.on_no_backend)?;
     writeln!(text, "on-backend-down = \"{}\"", service.on_backend_down)?;

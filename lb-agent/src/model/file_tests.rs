@@ -130,7 +130,7 @@ pub(crate) fn examples<'a>(document: &'a str, mark: &str) -> Vec<&'a str> {
 #[test]
 fn the_documented_states_are_valid_and_the_first_is_canonical() {
     let examples = examples(include_str!("../../../docs/configuration.md"), "toml state");
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in &examples {
         let state = parse(example, "configuration.md").unwrap();
         assert_eq!(state.validate(&crate::config::Limits::default()), Ok(()));
@@ -162,7 +162,7 @@ fn each_bad_file_has_its_message() {
     let cases = [
         (
             format!("{SERVICE}colour = \"red\"\n"),
-            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `track`, `on-no-backend`, `on-backend-down`, `affinity`, `limit-new-flows`, `limit-source`, `allow`, `deny`, `health`, `backend`",
+            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `source_pool`, `track`, `on-no-backend`, `on-backend-down`, `affinity`, `limit-new-flows`, `limit-source`, `allow`, `deny`, `health`, `backend`",
         ),
         (
             format!("{SERVICE}strategy = \"fastest\"\n"),
@@ -170,7 +170,7 @@ fn each_bad_file_has_its_message() {
         ),
         (
             format!("{SERVICE}mode = \"l2-dsr\"\n"),
-            "state.toml line 4, `mode = \"l2-dsr\"`: unknown mode `l2-dsr`: valid are dnat",
+            "state.toml line 4, `mode = \"l2-dsr\"`: unknown mode `l2-dsr`: valid are dnat, full-nat",
         ),
         (
             "[[service]]\nname = \"a b\"\n".to_owned(),

@@ -140,6 +140,8 @@ keyword! {
         /// The destination is rewritten; replies come back through the balancer.
         #[default]
         Dnat = "dnat",
+        /// Both ends are rewritten: backends see an address and a port of the source pool.
+        FullNat = "full-nat",
     }
 }
 

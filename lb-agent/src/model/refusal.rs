@@ -1,7 +1,9 @@
 //! Why a change is refused.
 
+use std::net::IpAddr;
+
 use super::endpoint::Endpoint;
-use super::keyword::Protocol;
+use super::keyword::{Mode, Protocol};
 use super::name::ServiceName;
 use super::prefix::Prefix;
 
@@ -94,6 +96,39 @@ pub enum Refusal {
         "service `{0}`: {1} cannot change while the service is in use, since no flow is remembered that would have to keep its backend: remove it and add it again, or add another service"
     )]
     Fixed(ServiceName, &'static str),
+    /// Full NAT needs addresses.
+    #[error(
+        "service `{0}`: mode full-nat needs a source pool: name addresses of this balancer with `--source-pool` or `source_pool`"
+    )]
+    NoSourcePool(ServiceName),
+    /// Nobody would use the addresses.
+    #[error(
+        "service `{0}`: a source pool is for mode full-nat, its mode is {1}: set the mode, or leave the pool out"
+    )]
+    IdleSourcePool(ServiceName, Mode),
+    /// Addresses are rewritten within a family only.
+    #[error(
+        "service `{0}`: source address {1} is not of the same family as its VIP {2}: both must be IPv4, or both IPv6"
+    )]
+    SourceFamily(ServiceName, IpAddr, Endpoint),
+    /// A packet to it could be a request or a reply.
+    #[error(
+        "service `{0}`: source address {1} is a VIP, that of service `{2}`: choose an address that is nothing else"
+    )]
+    SourceIsVip(ServiceName, IpAddr, ServiceName),
+    /// It belongs to a server.
+    #[error(
+        "service `{0}`: source address {1} is a backend's, of service `{2}`: choose an address of the balancer"
+    )]
+    SourceIsBackend(ServiceName, IpAddr, ServiceName),
+    /// More than a service's row has room for.
+    #[error("service `{0}`: {1} source addresses are more than {max}, as many as one service can have", max = super::source_pool::SourcePool::MAX)]
+    TooManySources(ServiceName, usize),
+    /// The table for ports is full.
+    #[error(
+        "{0} source addresses are more than `[limits] source_addresses = {1}`: remove some, or raise the limit in the configuration"
+    )]
+    TooManySourceAddresses(usize, u32),
     /// It is on its way out.
     #[error(
         "backend {1} of service `{0}` is being removed: keep it with `lb-agent backend enable {0} {1}` first"

@@ -10,6 +10,7 @@ use super::guard::Guard;
 use super::health::Checks;
 use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 use super::name::ServiceName;
+use super::source_pool::SourcePool;
 use super::weight::Weight;
 
 /// A virtual address, port and protocol, and the backends that its flows are spread over.
@@ -25,6 +26,8 @@ pub struct Service {
     pub strategy: Strategy,
     /// How packets get to the backends.
     pub mode: Mode,
+    /// The addresses that stand for clients; for [`Mode::FullNat`] alone.
+    pub source_pool: SourcePool,
     /// Which flows are remembered.
     pub track: Track,
     /// What a new flow meets while no backend takes traffic.
@@ -70,6 +73,7 @@ impl Service {
             protocol,
             strategy: Strategy::default(),
             mode: Mode::default(),
+            source_pool: SourcePool::default(),
             track: Track::default(),
             on_no_backend: OnNoBackend::default(),
             on_backend_down: OnBackendDown::default(),

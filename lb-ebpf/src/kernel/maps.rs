@@ -17,6 +17,7 @@ use lb_common::limit::SourceLine;
 use lb_common::link::Link;
 use lb_common::maps;
 use lb_common::next_hop::NextHop;
+use lb_common::port::{PoolAddress, Port};
 use lb_common::prefix::PrefixKey;
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
@@ -30,6 +31,8 @@ const SERVICES_SIZE: u32 = 16;
 const BACKENDS_SIZE: u32 = 256;
 const FLOWS_SIZE: u32 = 65_536;
 const TABLE_SIZE: u32 = 65_537;
+const POOL_ADDRESSES_SIZE: u32 = 1;
+const PORTS_SIZE: u32 = 31_744;
 const CPUS: usize = 64;
 
 #[btf_map]
@@ -61,6 +64,12 @@ pub(super) static FLOWS6: Array<Bucket6, { maps::flow_buckets(FLOWS_SIZE) as usi
 pub(super) static CLIENT_HOPS: Array<Word, { maps::CLIENT_HOP_CAPACITY as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 pub(super) static NEXT_HOPS: Array<NextHop, { maps::NEXT_HOP_CAPACITY as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+pub(super) static POOL_ADDRESSES: Array<PoolAddress, { POOL_ADDRESSES_SIZE as usize }, MMAPABLE> =
+    Array::new();
+#[btf_map]
+pub(super) static PORTS: Array<Port, { (POOL_ADDRESSES_SIZE * PORTS_SIZE) as usize }, MMAPABLE> =
+    Array::new();
 #[btf_map]
 pub(super) static OUTCOMES: Array<Outcomes, CPUS, MMAPABLE> = Array::new();
 #[btf_map]

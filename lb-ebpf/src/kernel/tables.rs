@@ -21,6 +21,7 @@ use lb_common::latency::ConnectTimes;
 use lb_common::limit::SourceLine;
 use lb_common::maps::SOURCE_LINES;
 use lb_common::next_hop::{Hop, NextHop, Tag};
+use lb_common::port::{PoolAddress, Port};
 use lb_common::prefix::{LIST_BITS, PrefixKey};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
@@ -105,6 +106,16 @@ impl Tables for KernelTables<'_> {
     #[inline(always)]
     fn next_hop(&self, id: u16) -> Option<&NextHop> {
         maps::NEXT_HOPS.get(id as u32)
+    }
+
+    #[inline(always)]
+    fn pool_address(&self, id: u8) -> Option<&PoolAddress> {
+        maps::POOL_ADDRESSES.get(id as u32)
+    }
+
+    #[inline(always)]
+    fn port(&self, row: u32) -> Option<&Port> {
+        maps::PORTS.get(row)
     }
 
     #[inline(always)]

@@ -55,6 +55,38 @@ fn balance_exceptions(ctx: XdpContext) -> u32 {
     conclude(&ctx, &tables, verdict)
 }
 
+#[xdp]
+#[inline(always)]
+fn balance_nat(ctx: XdpContext) -> u32 {
+    let Some(tables) = KernelTables::new(Some(&ctx)) else { return XDP_PASS };
+    let verdict = pipeline::nat(&mut XdpFrame(&ctx), &tables);
+    conclude(&ctx, &tables, verdict)
+}
+
+#[xdp]
+#[inline(always)]
+fn balance_nat_open(ctx: XdpContext) -> u32 {
+    let Some(tables) = KernelTables::new(Some(&ctx)) else { return XDP_PASS };
+    let verdict = pipeline::nat_open(&mut XdpFrame(&ctx), &tables);
+    conclude(&ctx, &tables, verdict)
+}
+
+#[xdp]
+#[inline(always)]
+fn balance_nat_reply(ctx: XdpContext) -> u32 {
+    let Some(tables) = KernelTables::new(Some(&ctx)) else { return XDP_PASS };
+    let verdict = pipeline::nat_reply(&mut XdpFrame(&ctx), &tables);
+    conclude(&ctx, &tables, verdict)
+}
+
+#[xdp]
+#[inline(always)]
+fn balance_nat_icmp(ctx: XdpContext) -> u32 {
+    let Some(tables) = KernelTables::new(Some(&ctx)) else { return XDP_PASS };
+    let verdict = pipeline::nat_icmp(&mut XdpFrame(&ctx), &tables);
+    conclude(&ctx, &tables, verdict)
+}
+
 /// Turns a verdict into an action and counts its reason. Nothing else does either.
 #[inline(always)]
 fn conclude(ctx: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict) -> u32 {
@@ -96,6 +128,10 @@ fn tail_call(ctx: &XdpContext, stage: Stage) {
         Stage::Icmp => call(Stage::Icmp),
         Stage::Reject => call(Stage::Reject),
         Stage::Exceptions => call(Stage::Exceptions),
+        Stage::Nat => call(Stage::Nat),
+        Stage::NatOpen => call(Stage::NatOpen),
+        Stage::NatReply => call(Stage::NatReply),
+        Stage::NatIcmp => call(Stage::NatIcmp),
     }
 }
 

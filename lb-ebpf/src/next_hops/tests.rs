@@ -5,7 +5,15 @@ use lb_common::next_hop::Tag;
 use std::net::IpAddr;
 
 fn tables() -> MemoryTables {
-    let sizes = Sizes { services: 2, backends: 2, slot_lines: 1, flow_buckets: 1, directory_buckets: 1 };
+    let sizes = Sizes {
+        services: 2,
+        backends: 2,
+        slot_lines: 1,
+        flow_buckets: 1,
+        directory_buckets: 1,
+        pool_addresses: 0,
+        pool_ports: 0,
+    };
     MemoryTables::new(sizes)
 }
 

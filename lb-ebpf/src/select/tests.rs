@@ -14,7 +14,15 @@ const SERVICE: u16 = 1;
 
 /// Service 1 with backends 1, 2, ... of these weights, each with as many slots.
 fn tables(index: Index, weights: &[u16]) -> MemoryTables {
-    let sizes = Sizes { services: 2, backends: 32, slot_lines: 8, flow_buckets: 1, directory_buckets: 1 };
+    let sizes = Sizes {
+        services: 2,
+        backends: 32,
+        slot_lines: 8,
+        flow_buckets: 1,
+        directory_buckets: 1,
+        pool_addresses: 0,
+        pool_ports: 0,
+    };
     let mut tables = MemoryTables::new(sizes);
     let mut slots = Vec::new();
     for (id, &weight) in (1..).zip(weights) {

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use lb_common::Be16;
-use lb_common::flow::{Bucket, Data, Key, Key4, Key6, State};
+use lb_common::flow::{Bucket, Data, Entry, Key, Key4, Key6, State};
 use lb_common::hash::{scale, second};
+use lb_common::{Address, Be16};
 use lb_ebpf::family::{Family as _, Ipv4, Ipv6};
 use lb_ebpf::flows::{self, Insertion};
 
@@ -60,7 +60,7 @@ impl Balancer {
     }
 
     /// The time, in the ticks that flows are stamped with.
-    fn tick(&mut self) -> u64 {
+    pub fn tick(&mut self) -> u64 {
         let jiffies = self.jiffies();
         self.rows().settings.tick(jiffies)
     }
@@ -104,6 +104,25 @@ impl Balancer {
         (scale(hash, buckets), scale(second(hash), buckets))
     }
 
+    /// Makes a flow one that was last seen so many ticks ago.
+    pub fn age(&mut self, client: (&str, u16), service: u16, idle: u64) {
+        let last = self.tick().wrapping_sub(idle);
+        self.change(client, service, |data| data.stamped(last));
+    }
+
+    /// Takes a flow's entry away, as an insertion or the agent does.
+    pub fn forget(&mut self, client: (&str, u16), service: u16) {
+        self.change(client, service, Data::freed);
+    }
+
+    fn change(&mut self, client: (&str, u16), service: u16, change: impl Fn(Data) -> Data) {
+        let wanted = (lab::address(client.0), Be16::new(client.1), service);
+        let rows = self.rows();
+        let changed = rows.flows4.iter().map(|bucket| change_entry(bucket, wanted, &change)).sum::<usize>()
+            + rows.flows6.iter().map(|bucket| change_entry(bucket, wanted, &change)).sum::<usize>();
+        assert_eq!(changed, 1, "one such flow");
+    }
+
     /// Client ports whose flows to `service` fall into the bucket of another flow of that client: port and service.
     pub fn ports_beside(&mut self, client: &str, flow: (u16, u16), service: u16) -> Vec<u16> {
         let (wanted, _) = self.choices((client, flow.0), flow.1);
@@ -122,6 +141,22 @@ fn entries<K: Key>(bucket: &Bucket<K>, flows: &mut Vec<Flow>) {
             flows.push(Flow { client, service, backend: data.backend(), state: data.state().name() });
         }
     }
+}
+
+/// Changes the live entries that have this key; how many.
+fn change_entry<K: Key>(
+    bucket: &Bucket<K>,
+    wanted: (Address, Be16, u16),
+    change: impl Fn(Data) -> Data,
+) -> usize {
+    let is_wanted =
+        |entry: &&Entry<K>| Data(entry.data.load()).state().is_live() && K::read(&entry.key) == wanted;
+    bucket
+        .ways
+        .iter()
+        .filter(is_wanted)
+        .map(|entry| entry.data.store(change(Data(entry.data.load())).0))
+        .count()
 }
 
 fn plant<K: Key>(bucket: &Bucket<K>, key: K, state: State, backend: u16, stamp: u64) {

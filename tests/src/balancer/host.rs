@@ -7,8 +7,15 @@ use crate::lab::{self, Lab, Rows};
 /// The host's tables, filled in and with the routes that a kernel has in [`crate::kernel`].
 #[must_use]
 pub fn tables(lab: &Lab) -> MemoryTables {
-    let sizes =
-        Sizes { services: 96, backends: 128, slot_lines: 256, flow_buckets: 4096, directory_buckets: 256 };
+    let sizes = Sizes {
+        services: 96,
+        backends: 128,
+        slot_lines: 256,
+        flow_buckets: 4096,
+        directory_buckets: 256,
+        pool_addresses: lab::MOST_POOL_ADDRESSES,
+        pool_ports: lab::MOST_POOL_PORTS,
+    };
     let mut tables = MemoryTables::new(sizes);
     tables.routes = lab::routes().collect();
     tables.default_route = lab::default_route();
@@ -37,6 +44,8 @@ pub(super) fn rows(tables: &mut MemoryTables) -> Rows<'_> {
         flows6: &mut tables.flows6,
         client_hops: &mut tables.client_hops,
         next_hops: &mut tables.next_hops,
+        pool_addresses: &mut tables.pool_addresses,
+        ports: &mut tables.ports,
         outcomes: std::slice::from_mut(&mut tables.outcomes),
         traffic: &mut tables.traffic,
         connect_times: &mut tables.connect_times,

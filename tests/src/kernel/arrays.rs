@@ -10,11 +10,12 @@ use lb_common::latency::ConnectTimes;
 use lb_common::limit::SourceLine;
 use lb_common::maps;
 use lb_common::next_hop::NextHop;
+use lb_common::port::{PoolAddress, Port};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
 
-use crate::lab::Rows;
+use crate::lab::{MOST_POOL_ADDRESSES, MOST_POOL_PORTS, Rows};
 use crate::object::{Mapping, Object};
 
 /// Rows of the backend array, and so of each CPU's traffic.
@@ -38,6 +39,8 @@ pub(super) const SIZES: &[(&str, u32)] = &[
     (maps::FLOWS4, FLOW_BUCKETS),
     (maps::FLOWS6, FLOW_BUCKETS),
     (maps::NEXT_HOPS, maps::NEXT_HOP_CAPACITY),
+    (maps::POOL_ADDRESSES, MOST_POOL_ADDRESSES),
+    (maps::PORTS, MOST_POOL_ADDRESSES * MOST_POOL_PORTS),
     (maps::SOURCES, maps::SOURCE_LINES),
     (maps::PREFIXES, maps::PREFIX_CAPACITY),
     (maps::FRAGMENTS, FRAGMENTS),
@@ -66,6 +69,8 @@ pub(super) struct Arrays {
     flows6: Mapping<Bucket6>,
     client_hops: Mapping<Word>,
     next_hops: Mapping<NextHop>,
+    pool_addresses: Mapping<PoolAddress>,
+    ports: Mapping<Port>,
     outcomes: Mapping<Outcomes>,
     traffic: Mapping<Traffic>,
     connect_times: Mapping<ConnectTimes>,
@@ -90,6 +95,8 @@ impl Arrays {
                 flows6: object.rows(maps::FLOWS6, FLOW_BUCKETS)?,
                 client_hops: object.rows(maps::CLIENT_HOPS, maps::CLIENT_HOP_CAPACITY)?,
                 next_hops: object.rows(maps::NEXT_HOPS, maps::NEXT_HOP_CAPACITY)?,
+                pool_addresses: object.rows(maps::POOL_ADDRESSES, MOST_POOL_ADDRESSES)?,
+                ports: object.rows(maps::PORTS, MOST_POOL_ADDRESSES * MOST_POOL_PORTS)?,
                 outcomes: object.rows(maps::OUTCOMES, cpus)?,
                 traffic: object.rows(maps::TRAFFIC, cpus * BACKENDS)?,
                 connect_times: object.rows(maps::CONNECT_TIMES, cpus * BACKENDS)?,
@@ -113,6 +120,8 @@ impl Arrays {
             flows6: self.flows6.slice(),
             client_hops: self.client_hops.slice(),
             next_hops: self.next_hops.slice(),
+            pool_addresses: self.pool_addresses.slice(),
+            ports: self.ports.slice(),
             outcomes: self.outcomes.slice(),
             traffic: self.traffic.slice(),
             connect_times: self.connect_times.slice(),

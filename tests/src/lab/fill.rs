@@ -10,11 +10,12 @@ use lb_common::flow::{Bucket, Bucket4, Bucket6, Key};
 use lb_common::latency::ConnectTimes;
 use lb_common::limit::SourceLine;
 use lb_common::next_hop::NextHop;
+use lb_common::port::{NO_ADDRESS, Pool, PoolAddress, Port};
 use lb_common::service::{Options, Service as ServiceRow, ServiceState, Table};
 use lb_common::settings::Settings;
 use lb_common::slot::{Owners, SLOTS_PER_LINE, SlotLine, lines, members, members_line};
 
-use super::{Backend, Lab, Service, Way};
+use super::{Backend, FIRST_POOL_PORT, Lab, Service, Way};
 
 /// Jiffies that these tables take for a second: so many that no clock advances by one during a test. Rows that are
 /// confirmed stay so, and a budget for a second is not renewed.
@@ -44,6 +45,8 @@ pub struct Rows<'a> {
     pub flows6: &'a mut [Bucket6],
     pub client_hops: &'a mut [Word],
     pub next_hops: &'a mut [NextHop],
+    pub pool_addresses: &'a mut [PoolAddress],
+    pub ports: &'a mut [Port],
     pub outcomes: &'a mut [Outcomes],
     pub traffic: &'a mut [Traffic],
     pub connect_times: &'a mut [ConnectTimes],
@@ -60,6 +63,7 @@ impl Rows<'_> {
         self.loads.fill(Load::default());
         self.client_hops.fill(Word::default());
         self.next_hops.fill(NextHop::default());
+        self.ports.fill(Port::default());
         self.outcomes.iter_mut().for_each(|row| *row = Outcomes::default());
         self.traffic.fill(Traffic::default());
         self.connect_times.fill(ConnectTimes::default());
@@ -75,12 +79,20 @@ impl Rows<'_> {
         *self.settings = settings(lab, self.directory.len() as u32 / directory::HALVES, backends_per_cpu);
         self.services.fill(ServiceRow::default());
         self.backends.fill(BackendRow::default());
+        self.pool_addresses.fill(PoolAddress::default());
+        let pool = lab.pool_addresses();
+        for (row, &address) in self.pool_addresses.iter_mut().zip(&pool) {
+            *row = PoolAddress { address, live: 1.into(), reserved: 0 };
+        }
         let (mut backend, mut line) = (1, 0);
         for (service, id) in lab.services.iter().zip(1..) {
             line += self.service(service, id, backend, line);
+            self.services[usize::from(id)].pool = entries(service, &pool);
             backend += service.backends.len() as u16;
         }
         self.chain_siblings();
+        self.mark_shared(lab);
+        self.mark_behind_full_nat(lab);
         self.list(lab);
     }
 
@@ -148,20 +160,40 @@ impl Rows<'_> {
         self.backends[usize::from(id)] = row;
     }
 
+    /// The endpoints of full-NAT services.
+    fn mark_behind_full_nat(&mut self, lab: &Lab) {
+        for id in 1..self.backends.len() {
+            let row = &self.backends[id];
+            let mut others = self.backends.iter().filter(|other| endpoint(other) == endpoint(row));
+            let behind_full_nat = others.any(|other| is_full_nat(lab, other));
+            let standing = Standing::from_word(row.state.load());
+            row.state.store(Standing { behind_full_nat, ..standing }.to_word());
+        }
+    }
+
+    /// The endpoints of several services that keep their clients' addresses.
+    fn mark_shared(&mut self, lab: &Lab) {
+        let keeps = |row: &BackendRow| row.service != 0 && !is_full_nat(lab, row);
+        for row in self.backends.iter().filter(|row| keeps(row)) {
+            let others =
+                self.backends.iter().filter(|other| keeps(other) && endpoint(other) == endpoint(row));
+            let standing = Standing::from_word(row.state.load());
+            row.state.store(Standing { shared: others.count() > 1, ..standing }.to_word());
+        }
+    }
+
     /// Rows of one endpoint, each pointing to the next.
     fn chain_siblings(&mut self) {
-        let key = |row: &BackendRow| (row.address, row.port, row.protocol);
         for id in (1..self.backends.len()).filter(|&id| self.backends[id].service != 0).collect::<Vec<_>>() {
             let mut later = id + 1..self.backends.len();
-            let Some(next) = later.find(|&next| key(&self.backends[next]) == key(&self.backends[id])) else {
+            let Some(next) =
+                later.find(|&next| endpoint(&self.backends[next]) == endpoint(&self.backends[id]))
+            else {
                 continue;
             };
             let row = &self.backends[id];
             let standing = Standing::from_word(row.state.load());
-            row.state.store(Standing { sibling: next as u16, shared: true, ..standing }.to_word());
-            let row = &self.backends[next];
-            let standing = Standing::from_word(row.state.load());
-            row.state.store(Standing { shared: true, ..standing }.to_word());
+            row.state.store(Standing { sibling: next as u16, ..standing }.to_word());
         }
     }
 
@@ -179,6 +211,9 @@ impl Rows<'_> {
         for (service, id) in lab.services.iter().zip(1..) {
             list(service.vip, Be16::new(service.port), service.protocol, Kind::Service, id);
             list(service.vip, Be16(0), Protocol(0), Kind::Vip, id);
+        }
+        for (address, id) in lab.pool_addresses().into_iter().zip(0..) {
+            list(address, Be16(0), Protocol(0), Kind::Pool, id);
         }
         for (row, id) in self.backends.iter().zip(0..).filter(|(row, _)| row.service != 0) {
             list(row.address, row.port, row.protocol, Kind::Backend, id);
@@ -199,11 +234,29 @@ fn settings(lab: &Lab, directory_buckets: u32, backends: u32) -> Settings {
         flow4_buckets: lab.flow_buckets,
         flow6_buckets: lab.flow_buckets,
         directory_mask: directory_buckets - 1,
+        pool_port: FIRST_POOL_PORT.into(),
+        pool_block: lab.pool_ports,
+        pool_blocks: 1,
         icmp_errors_per_second: lab.icmp_errors_per_second,
         backends,
         flow_key: FLOW_KEY,
         ..Settings::default()
     }
+}
+
+/// A service's pool, of the addresses that have these numbers.
+fn entries(service: &Service, addresses: &[Address]) -> Pool {
+    let numbers: Vec<u8> =
+        (0..).zip(addresses).filter(|(_, address)| service.pool.contains(address)).map(|(n, _)| n).collect();
+    Pool::new(std::array::from_fn(|at| numbers.get(at % numbers.len().max(1)).copied().unwrap_or(NO_ADDRESS)))
+}
+
+fn endpoint(row: &BackendRow) -> (Address, Be16, Protocol) {
+    (row.address, row.port, row.protocol)
+}
+
+fn is_full_nat(lab: &Lab, row: &BackendRow) -> bool {
+    row.service != 0 && !lab.services[usize::from(row.service) - 1].pool.is_empty()
 }
 
 fn clear<K: Key>(bucket: &Bucket<K>) {

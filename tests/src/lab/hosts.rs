@@ -37,6 +37,8 @@ pub struct Hosts {
     pub other_vip: &'static str,
     /// Backends.
     pub backends: [&'static str; 4],
+    /// Addresses of source pools.
+    pub pool: [&'static str; 2],
     /// A router between the balancer and somebody.
     pub router: &'static str,
     /// Neither a virtual address nor a backend.
@@ -78,6 +80,7 @@ pub const V4: Hosts = Hosts {
     vip: "10.0.0.100",
     other_vip: "10.0.0.101",
     backends: ["10.2.0.1", "10.2.0.2", "10.2.0.3", "10.2.0.4"],
+    pool: ["10.2.0.200", "10.2.0.201"],
     router: "172.16.0.1",
     stranger: "10.3.0.9",
     clients: Special {
@@ -110,6 +113,7 @@ pub const V6: Hosts = Hosts {
     vip: "fd00::100",
     other_vip: "fd00::101",
     backends: ["fd00:2::1", "fd00:2::2", "fd00:2::3", "fd00:2::4"],
+    pool: ["fd00:2::200", "fd00:2::201"],
     router: "fd00:16::1",
     stranger: "fd00:3::9",
     clients: Special {

@@ -24,13 +24,21 @@ pub struct Lab {
     services: Vec<Service>,
     icmp_errors_per_second: u32,
     flow_buckets: u32,
+    pool_ports: u32,
 }
+
+/// The first port of source pools.
+pub const FIRST_POOL_PORT: u16 = 20_000;
+/// Ports of an address of a source pool at most.
+pub const MOST_POOL_PORTS: u32 = 64;
+/// Addresses of the source pools at most.
+pub const MOST_POOL_ADDRESSES: u32 = 8;
 
 impl Lab {
     /// No service yet; room for a few hundred flows.
     #[must_use]
     pub const fn new() -> Self {
-        Self { services: Vec::new(), icmp_errors_per_second: 1000, flow_buckets: 64 }
+        Self { services: Vec::new(), icmp_errors_per_second: 1000, flow_buckets: 64, pool_ports: 1 }
     }
 
     /// A TCP and a UDP service at port 80 of the family's virtual address, with the first backend at port 8080.
@@ -61,6 +69,24 @@ impl Lab {
     pub const fn flow_buckets(mut self, buckets: u32) -> Self {
         self.flow_buckets = buckets;
         self
+    }
+
+    /// With so many ports of each address of source pools. One is what is there otherwise: everybody's port is known then.
+    #[must_use]
+    pub const fn pool_ports(mut self, ports: u32) -> Self {
+        self.pool_ports = ports;
+        self
+    }
+
+    /// The addresses of source pools, in the order of their numbers.
+    fn pool_addresses(&self) -> Vec<Address> {
+        let mut addresses = Vec::new();
+        for address in self.services.iter().flat_map(|service| &service.pool) {
+            if !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+        addresses
     }
 
     /// The services, in the order of their identifiers.

@@ -28,6 +28,7 @@ pub struct Service {
     pub(super) backends: Vec<Backend>,
     pub(super) slots: Option<Vec<u16>>,
     pub(super) index: Index,
+    pub(super) pool: Vec<Address>,
 }
 
 impl Service {
@@ -45,6 +46,7 @@ impl Service {
             backends: Vec::new(),
             slots: None,
             index: Index::Flow,
+            pool: Vec::new(),
         }
     }
 
@@ -100,6 +102,14 @@ impl Service {
     pub fn by_exception(mut self, owners: &[Owners]) -> Self {
         self.options = self.options.with(Options::EXCEPTIONS);
         self.slots(&owners.iter().flat_map(|owners| owners.to_elements()).collect::<Vec<_>>())
+    }
+
+    /// Packets go to the backends from these addresses.
+    #[must_use]
+    pub fn full_nat(mut self, pool: &[&str]) -> Self {
+        self.options = self.options.with(Options::FULL_NAT);
+        self.pool = pool.iter().map(|text| address(text)).collect();
+        self
     }
 
     /// Takes so many new flows at once, and hardly any more during a test.

@@ -4,11 +4,17 @@ use lb_common::service::Index;
 use lb_common::slot::Owners;
 
 use super::Random;
-use crate::lab::{Backend, FAMILIES, Hosts, LAN, Lab, ROUTER, Service, WAN, backend_mac, lan_hop, with_tags};
+use crate::lab::{
+    Backend, FAMILIES, FIRST_POOL_PORT, Hosts, LAN, Lab, ROUTER, Service, WAN, backend_mac, lan_hop,
+    with_tags,
+};
 use crate::packet::{Extension, Packet, packet};
 
 /// The port of the services whose backends are reached without ado.
 const OPEN: u16 = 80;
+/// The port of the full-NAT services, whose pools have fewer ports than there are clients.
+const FULL_NAT: u16 = 70;
+const POOL_PORTS: u32 = 8;
 /// The first of the ports of services that are special in one way each.
 const FIRST_SPECIAL: u16 = 81;
 /// How many of those there are, of each protocol and family.
@@ -48,10 +54,12 @@ pub fn later_contradictory_lab() -> Lab {
 }
 
 fn build(last: fn(Service) -> Service, later: bool) -> Lab {
-    let mut lab = Lab::new().flow_buckets(32).icmp_errors(40);
+    let mut lab = Lab::new().flow_buckets(32).icmp_errors(40).pool_ports(POOL_PORTS);
     for hosts in FAMILIES {
         for service in [Service::tcp, Service::udp] {
             lab = lab.service(open(service(hosts.vip, OPEN), &hosts));
+            let full_nat = service(hosts.vip, FULL_NAT).backend(Backend::at(hosts.backends[0], 8080));
+            lab = lab.service(full_nat.full_nat(&hosts.pool[..1]));
             for (special, port) in specials(&hosts, last, later).into_iter().zip(FIRST_SPECIAL..) {
                 lab = lab.service(special(service(hosts.vip, port)));
             }
@@ -129,10 +137,12 @@ fn by_exception(hosts: &Hosts) -> impl Fn(Service) -> Service + use<> {
 pub fn any_frame(random: &mut Random) -> Packet {
     let hosts = random.pick(&FAMILIES);
     let frame = match random.below(105) {
-        0..28 => request(random, &hosts),
-        28..35 => to_frail(random, &hosts),
-        35..44 => to_guarded(random, &hosts),
-        44..65 => reply(random, &hosts),
+        0..26 => request(random, &hosts),
+        26..31 => to_full_nat(random, &hosts),
+        31..37 => to_frail(random, &hosts),
+        37..44 => to_guarded(random, &hosts),
+        44..60 => reply(random, &hosts),
+        60..65 => from_full_nat(random, &hosts),
         65..75 => about_reply(random, &hosts),
         75..85 => about_request(random, &hosts),
         85..90 => echo(random, &hosts),
@@ -205,6 +215,23 @@ fn to_frail(random: &mut Random, hosts: &Hosts) -> Packet {
     transport(random, packet().eth(ROUTER, WAN).ip(hosts.client, hosts.vip), client_port, FRAIL)
 }
 
+/// A request to a full-NAT service.
+fn to_full_nat(random: &mut Random, hosts: &Hosts) -> Packet {
+    let (client, port) = (client(random, hosts), client_port(random));
+    transport(random, packet().eth(ROUTER, WAN).ip(client, hosts.vip), port, FULL_NAT)
+}
+
+/// What a full-NAT service's backend sends to the pool: to a port of it, or to the first that is not.
+fn from_full_nat(random: &mut Random, hosts: &Hosts) -> Packet {
+    let frame = packet().eth(backend_mac(0), LAN).ip(hosts.backends[0], hosts.pool[0]);
+    let port = pool_port(random);
+    transport(random, frame, 8080, port)
+}
+
+fn pool_port(random: &mut Random) -> u16 {
+    FIRST_POOL_PORT + random.below(POOL_PORTS as usize + 1) as u16
+}
+
 fn reply(random: &mut Random, hosts: &Hosts) -> Packet {
     let backend = random.below(3);
     let frame = packet().eth(backend_mac(backend), LAN);
@@ -244,13 +271,17 @@ fn transport(random: &mut Random, frame: Packet, source: u16, destination: u16) 
 fn about_reply(random: &mut Random, hosts: &Hosts) -> Packet {
     let port = client_port(random);
     let sent = packet().ip(hosts.vip, client(random, hosts));
-    let sent = transport(random, sent, OPEN, port);
+    let service = random.pick(&[OPEN, OPEN, OPEN, FULL_NAT]);
+    let sent = transport(random, sent, service, port);
     let error = packet().eth(ROUTER, WAN).ip(hosts.router, hosts.vip);
     quoting(random, error, &sent)
 }
 
 /// An error about what a backend was sent.
 fn about_request(random: &mut Random, hosts: &Hosts) -> Packet {
+    if random.once_in(4) {
+        return about_full_nat_request(random, hosts);
+    }
     let backend = random.below(3);
     let client = client(random, hosts);
     let port = client_port(random);
@@ -258,6 +289,14 @@ fn about_request(random: &mut Random, hosts: &Hosts) -> Packet {
     let source = random.pick(&[hosts.router, hosts.backends[backend]]);
     let error = packet().eth(backend_mac(backend), LAN).ip(source, client);
     quoting(random, error, &sent)
+}
+
+/// The same, from an address of the pool.
+fn about_full_nat_request(random: &mut Random, hosts: &Hosts) -> Packet {
+    let port = pool_port(random);
+    let sent = transport(random, packet().ip(hosts.pool[0], hosts.backends[0]), port, 8080);
+    let source = random.pick(&[hosts.router, hosts.backends[0]]);
+    quoting(random, packet().eth(backend_mac(0), LAN).ip(source, hosts.pool[0]), &sent)
 }
 
 fn quoting(random: &mut Random, error: Packet, sent: &Packet) -> Packet {

@@ -24,6 +24,8 @@ mod floods;
 mod flows;
 mod forwarding;
 mod fragments;
+mod full_nat;
+mod full_nat_services;
 mod headers;
 mod latency;
 mod next_hops;

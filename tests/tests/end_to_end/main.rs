@@ -14,6 +14,7 @@
 //! | `exceptions` | does tracking by exception keep every connection through changes, and say what it cannot have? |
 //! | `feedback` | do affinity, connect times and reported load decide where flows go? |
 //! | `floods` | do prefix lists and limits keep out whom they should, and nobody longer than they should? |
+//! | `full_nat` | does full NAT need no route through the balancer, and does it refuse what it has no port for? |
 //! | `health` | is a dead backend taken out, and taken in again? |
 //! | `network` | are interfaces, links and neighbours followed? |
 //! | `operations` | do ten thousand changes by eight clients end in what is desired? |
@@ -41,6 +42,8 @@ mod exceptions;
 mod feedback;
 #[cfg(test)]
 mod floods;
+#[cfg(test)]
+mod full_nat;
 #[cfg(test)]
 mod health;
 #[cfg(test)]

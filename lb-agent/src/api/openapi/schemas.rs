@@ -7,7 +7,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::control::EffectiveWeight;
 use crate::model::{
-    Affinity, Checks, Endpoint, FlowLimit, Load, Period, Prefix, ServiceName, Timestamp, Weight,
+    Affinity, Checks, Endpoint, FlowLimit, Load, Period, Prefix, ServiceName, SourcePool, Timestamp, Weight,
 };
 
 /// Values that are text with a form of their own.
@@ -75,3 +75,12 @@ impl PartialSchema for Checks {
 }
 
 impl ToSchema for Checks {}
+
+impl PartialSchema for SourcePool {
+    fn schema() -> RefOr<Schema> {
+        let address = ObjectBuilder::new().schema_type(Type::String).examples([json!("10.0.1.5")]);
+        ArrayBuilder::new().items(address).description(Some("Addresses without ports")).into()
+    }
+}
+
+impl ToSchema for SourcePool {}

@@ -71,6 +71,7 @@ fn status_flows_and_explain_have_the_fields_of_the_contract() {
         protocol: Protocol::Tcp,
         client: "192.0.2.1:40000".parse().unwrap(),
         backend: "10.0.1.11:8080".parse().unwrap(),
+        source: None,
         state: "established".to_owned(),
         idle_seconds: 2,
     });
@@ -97,6 +98,7 @@ fn a_list_of_flows_is_whole_however_many_pages_it_has() {
             protocol: Protocol::Tcp,
             client: ([192, 0, 2, 1], port).into(),
             backend: ([10, 0, 1, 11], 8080).into(),
+            source: None,
             state: "established".to_owned(),
             idle_seconds: 2,
         });

@@ -83,7 +83,15 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let sizes = Sizes { flows: 4096, flows6: 64, services: 4, backends: 8, table_size: 61, cpus: 1 };
+        let sizes = Sizes {
+            flows: 4096,
+            flows6: 64,
+            services: 4,
+            backends: 8,
+            table_size: 61,
+            cpus: 1,
+            ..Sizes::TEST
+        };
         let mut arrays = Arrays::private(sizes);
         for id in 1..=BACKENDS {
             let at = |last| (Address::from_v4(Be32::new(0x0a00_0000 + last)), Be16::new(80));

@@ -9,13 +9,26 @@ use crate::datapath::Wanted;
 use crate::datapath::identity::Endpoint;
 
 /// Refuses what no state of the data plane could stand for.
-pub(super) fn check(wanted: &Wanted) -> anyhow::Result<()> {
+pub(crate) fn check(wanted: &Wanted) -> anyhow::Result<()> {
     let mut services = BTreeMap::new();
     let mut endpoints: BTreeMap<Endpoint, usize> = BTreeMap::new();
     for service in &wanted.services {
         let vip = Endpoint::new(service.vip, service.protocol);
         if let Some(other) = services.insert(vip, &service.name) {
             bail!("service {}: {vip} is already service {other}'s", service.name);
+        }
+        for source in &service.source_pool {
+            ensure!(
+                source.is_ipv4() == service.vip.is_ipv4(),
+                "source address {source} of service {}: not of the same address family as {}",
+                service.name,
+                service.vip
+            );
+            ensure!(
+                !wanted.services.iter().any(|service| service.vip.ip() == *source),
+                "source address {source} of service {}: it is a virtual address",
+                service.name
+            );
         }
         let mut own = BTreeSet::new();
         for backend in &service.backends {

@@ -31,6 +31,7 @@ pub(crate) fn diff(
     let mut differ = Differ::new(arrays, observed, known);
     let targets = differ.identify(wanted)?;
     differ.remove_addresses(wanted);
+    differ.put_sources(wanted)?;
     differ.put_backends(&targets);
     differ.put_services(&targets)?;
     // Replies of new backends are recognised before a table sends anybody there.
@@ -39,7 +40,11 @@ pub(crate) fn diff(
     differ.switch_tables(&targets)?;
     differ.weigh(&targets);
     differ.set_options(&targets);
+    differ.set_pools(&targets);
     differ.remove(&targets)?;
+    let full_nat = differ.full_nat();
+    differ.mark(|_| false, &full_nat);
+    differ.retire_sources(wanted)?;
     differ.erase_lists();
     Ok(differ.plan)
 }
@@ -159,7 +164,13 @@ impl<'a> Differ<'a> {
 
     /// Writes new rows, links them into their endpoints' chains, and has those serve that shall serve again.
     fn put_backends(&mut self, targets: &[Target<'_>]) {
-        let chained = chain(&self.now.backends);
+        let mut full_nat = self.full_nat();
+        full_nat.extend(
+            targets.iter().filter(|target| !target.service.source_pool.is_empty()).map(|target| target.id),
+        );
+        let new = self.new_backends.clone();
+        self.mark(|id| new.contains(&id), &full_nat);
+        let chained = chain(&self.now.backends, &full_nat);
         let mut puts = BTreeMap::new();
         for target in targets {
             for &(id, backend) in &target.backends {
@@ -194,7 +205,7 @@ impl<'a> Differ<'a> {
     }
 
     /// Brings the chains to what they shall be: each endpoint's rows in the order of their identifiers, all of which know
-    /// whether there are others.
+    /// whether there are others alike.
     pub(super) fn relink(&mut self, chained: &BTreeMap<u16, Links>) {
         let stale: Vec<_> = self
             .now
@@ -235,9 +246,10 @@ impl<'a> Differ<'a> {
             self.say(format!("service {} ({}): added", target.service.name, target.vip));
             let table = self.table(target, None)?;
             let (id, vip, options) = (target.id, target.vip, self.options(target));
-            self.act(Action::PutService { id, vip, table, options });
+            let pool = self.pool(&target.service.source_pool);
+            self.act(Action::PutService { id, vip, table, options, pool });
             let limits = Default::default();
-            self.now.services.insert(vip, ObservedService { id, table, options, limits });
+            self.now.services.insert(vip, ObservedService { id, table, options, limits, pool });
             self.set_limits(target);
         }
         Ok(())
@@ -272,7 +284,7 @@ impl<'a> Differ<'a> {
         let services = self.now.services.iter().map(|(endpoint, service)| (*endpoint, service.id)).collect();
         let backends = self.now.backends.iter().map(|(&id, row)| (id, row.endpoint));
         let (key, buckets, entries) =
-            directory::half(&services, backends, self.arrays.sizes.directory_buckets())?;
+            directory::half(&services, &self.now.sources, backends, self.arrays.sizes.directory_buckets())?;
         let current = match &self.listed {
             Some((key, buckets)) => (*key, &buckets[..]),
             None => half(self.arrays, self.now.half),
@@ -318,8 +330,10 @@ pub(super) fn row_weight(backend: &WantedBackend) -> u16 {
     if backend.serving { u16::try_from(backend.weight).unwrap_or(u16::MAX) } else { 0 }
 }
 
+/// The addresses that this host answers for: virtual ones, and source pools'.
 fn vips(wanted: &Wanted) -> BTreeSet<IpAddr> {
-    wanted.services.iter().map(|service| service.vip.ip()).collect()
+    let sources = wanted.services.iter().flat_map(|service| service.source_pool.iter().copied());
+    wanted.services.iter().map(|service| service.vip.ip()).chain(sources).collect()
 }
 
 /// What ties a row to the others of its endpoint.
@@ -335,14 +349,24 @@ fn linked(standing: Standing, id: u16, links: &BTreeMap<u16, Links>) -> Standing
     Standing { sibling, shared, ..standing }
 }
 
-/// What each row's links shall be: the next identifier of the same endpoint, and whether there are others.
-pub(super) fn chain(backends: &BTreeMap<u16, ObservedBackend>) -> BTreeMap<u16, Links> {
+/// What each row's links shall be: the next identifier of the same endpoint, and whether there are others to whose flows its
+/// own could look the same. Those of the services in `full_nat` could not: each has a port of its own.
+pub(super) fn chain(
+    backends: &BTreeMap<u16, ObservedBackend>,
+    full_nat: &BTreeSet<u16>,
+) -> BTreeMap<u16, Links> {
     let mut last: BTreeMap<Endpoint, u16> = BTreeMap::new();
+    let mut last_alike: BTreeMap<Endpoint, u16> = BTreeMap::new();
     let mut links: BTreeMap<u16, Links> = BTreeMap::new();
     for (&id, row) in backends {
         if let Some(previous) = last.insert(row.endpoint, id) {
-            let previous = links.entry(previous).or_default();
-            (previous.sibling, previous.shared) = (id, true);
+            links.entry(previous).or_default().sibling = id;
+        }
+        if full_nat.contains(&row.service) {
+            continue;
+        }
+        if let Some(previous) = last_alike.insert(row.endpoint, id) {
+            links.entry(previous).or_default().shared = true;
             links.entry(id).or_default().shared = true;
         }
     }

@@ -1,6 +1,7 @@
-//! What the directory lists: services and backends' endpoints, and the addresses of either.
+//! What the directory lists: services and backends' endpoints, the addresses of either, and source pools' addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use lb_common::directory::{Bucket, Kind, Listing, build};
 use lb_common::{Be16, Protocol};
@@ -12,6 +13,7 @@ use crate::datapath::identity::Endpoint;
 /// `backends` yields every backend row with its endpoint; the lowest identifier of an endpoint is its chain's first.
 pub(crate) fn half(
     services: &BTreeMap<Endpoint, u16>,
+    sources: &BTreeMap<IpAddr, u8>,
     backends: impl Iterator<Item = (u16, Endpoint)>,
     buckets: u32,
 ) -> anyhow::Result<(u64, Vec<Bucket>, usize)> {
@@ -22,6 +24,13 @@ pub(crate) fn half(
         if addresses.insert(service.address) {
             let key = Endpoint { port: Be16(0), protocol: Protocol(0), ..*service };
             listings.push(listing(&key, Kind::Vip, id));
+        }
+    }
+    for (&source, &number) in sources {
+        // One that becomes a virtual address is listed as that: it is about to be no source any more.
+        if addresses.insert(source.into()) {
+            let key = Endpoint { address: source.into(), port: Be16(0), protocol: Protocol(0) };
+            listings.push(listing(&key, Kind::Pool, number.into()));
         }
     }
     let mut first: BTreeMap<Endpoint, u16> = BTreeMap::new();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use lb_common::backend::MAX_SIBLINGS;
 use lb_common::directory::{Bucket, Entry, Kind, hash};
+use lb_common::port::NO_ADDRESS;
 use lb_common::service::{Options, Table};
 
 use super::diff::row_weight;
@@ -25,7 +26,8 @@ use crate::datapath::prefixes::{List, Lists, list};
 use crate::datapath::tables::{Member, build, index};
 use crate::model::Track;
 
-const SIZES: Sizes = Sizes { flows: 16, flows6: 16, services: 8, backends: 40, table_size: 61, cpus: 1 };
+const SIZES: Sizes =
+    Sizes { flows: 16, flows6: 16, services: 8, backends: 40, table_size: 61, cpus: 1, ..Sizes::TEST };
 
 /// A data plane without a kernel, and the packets that may be under way in it.
 pub(super) struct Lab {
@@ -38,6 +40,8 @@ pub(super) struct Lab {
     /// Directory halves, and services with their tables, that a packet may have found since the last grace period.
     halves: BTreeSet<usize>,
     tables: BTreeSet<(u16, u64)>,
+    /// Source addresses likewise.
+    sources: BTreeSet<u8>,
 }
 
 /// What plans change outside of the rows.
@@ -85,6 +89,7 @@ impl Lab {
             lists: BTreeSet::new(),
             halves: BTreeSet::new(),
             tables: BTreeSet::new(),
+            sources: BTreeSet::new(),
         };
         lab.reach();
         lab
@@ -109,6 +114,7 @@ impl Lab {
                 self.halves.clear();
                 self.tables.clear();
                 self.lists.clear();
+                self.sources.clear();
             }
             self.reach();
             self.is_safe();
@@ -127,6 +133,7 @@ impl Lab {
         self.halves.clear();
         self.tables.clear();
         self.lists.clear();
+        self.sources.clear();
         self.reach();
         for id in 0..self.arrays.services.len() {
             if use_of_service(&self.arrays.services[id]) == Occupancy::Resting {
@@ -154,6 +161,8 @@ impl Lab {
                 if options.has(Options::PREFIX_LISTS) {
                     self.lists.insert((entry.id(), options.list_generation()));
                 }
+                let pool = self.arrays.services[usize::from(entry.id())].pool.entries();
+                self.sources.extend(pool.into_iter().filter(|&number| number != NO_ADDRESS));
             }
         }
     }
@@ -169,6 +178,10 @@ impl Lab {
             Action::WriteList { service, generation, .. } | Action::EraseList { service, generation } => {
                 assert!(!self.lists.contains(&(*service, *generation)), "{action:?} is read");
             }
+            Action::PutSource { number, .. } => {
+                assert_eq!(self.arrays.pool_addresses[usize::from(*number)].live.load(), 0);
+                assert!(!self.sources.contains(number), "{action:?} is read");
+            }
             Action::PutBackend { id, .. } => {
                 assert_eq!(use_of_backend(&self.arrays.backends[usize::from(*id)]), Occupancy::Free);
             }
@@ -181,6 +194,9 @@ impl Lab {
 
     fn is_safe(&self) {
         assert!(self.lists.iter().all(|at| self.ground.lists.contains_key(at)), "a list is missing");
+        for &number in &self.sources {
+            assert_eq!(self.arrays.pool_addresses[usize::from(number)].live.load(), 1, "source {number}");
+        }
         for &half in &self.halves {
             for entry in entries(&self.arrays, half) {
                 self.names_its_row(half, entry);
@@ -224,6 +240,11 @@ impl Lab {
                 let row = &self.arrays.services[usize::from(entry.id())];
                 hash(&row.vip, Default::default(), Default::default(), key)
             }
+            Kind::Pool => {
+                let row = &self.arrays.pool_addresses[usize::from(entry.id())];
+                assert_eq!(row.live.load(), 1);
+                hash(&row.address, Default::default(), Default::default(), key)
+            }
             Kind::Backend => {
                 let row = &self.arrays.backends[usize::from(entry.id())];
                 hash(&row.address, row.port, row.protocol, key)
@@ -258,6 +279,12 @@ impl Lab {
         chain
     }
 
+    /// Whether a backend's row is a full-NAT service's.
+    fn is_full_nat(&self, id: u16) -> bool {
+        let service = self.arrays.backends[usize::from(id)].service;
+        Options(self.arrays.services[usize::from(service)].options.load()).has(Options::FULL_NAT)
+    }
+
     /// What is there is what is wanted.
     pub(super) fn holds(&self, wanted: &Wanted) {
         let observed = Observed::read(&self.arrays, &self.rested, None);
@@ -284,7 +311,10 @@ impl Lab {
                 assert!(self.find(&host, Kind::Host).is_some(), "{endpoint}'s address is not listed");
                 let chain = self.chain(id);
                 assert!(chain.contains(&id));
-                assert_eq!(row.standing.shared, chain.len() > 1);
+                let alike: Vec<_> = chain.iter().filter(|&&id| !self.is_full_nat(id)).collect();
+                assert_eq!(row.standing.shared, alike.contains(&&id) && alike.len() > 1);
+                let behind = chain.iter().any(|&id| self.is_full_nat(id));
+                assert_eq!(row.standing.behind_full_nat, behind);
                 let weight = if backend.serving { backend.weight } else { 0 };
                 members.push(Member { address: endpoint.address, port: endpoint.port, weight, id });
                 rows += 1;
@@ -296,6 +326,10 @@ impl Lab {
                 assert_eq!(*self.ground.lists[&(id, options.list_generation())], list(&service.guard));
             }
             let table = observed.services[&vip].table;
+            let sources: BTreeSet<_> =
+                service.source_pool.iter().map(|source| observed.sources[source]).collect();
+            let pool = observed.services[&vip].pool.into_iter().filter(|&number| number != NO_ADDRESS);
+            assert_eq!(pool.collect::<BTreeSet<_>>(), sources);
             assert_eq!(table.on_no_backend() as u8, service.on_no_backend as u8);
             if service.track == Track::Exceptions {
                 let elements = self.arrays.table(table.line(), elements(table.slots(), true));
@@ -310,7 +344,10 @@ impl Lab {
             assert_eq!(table.index(), index(service.strategy));
         }
         assert_eq!(observed.backends.len(), rows);
-        let vips: BTreeSet<_> = wanted.services.iter().map(|service| service.vip.ip()).collect();
+        let sources: BTreeSet<_> =
+            wanted.services.iter().flat_map(|service| service.source_pool.iter().copied()).collect();
+        assert_eq!(observed.sources.keys().copied().collect::<BTreeSet<_>>(), sources);
+        let vips = wanted.services.iter().map(|service| service.vip.ip()).chain(sources).collect();
         assert_eq!(self.ground.addresses.present, vips);
         let listing = wanted.services.iter().filter(|service| service.guard.prefixes() > 0);
         assert_eq!(self.ground.lists.len(), listing.count(), "nothing is left behind");

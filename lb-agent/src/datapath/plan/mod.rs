@@ -14,6 +14,7 @@ mod options;
 mod owners;
 mod removal;
 mod slots;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use lb_common::backend::Standing;
 use lb_common::directory::Bucket;
 use lb_common::limit::Limit;
+use lb_common::port::ENTRIES;
 use lb_common::service::{Options, Table};
 
 use super::identity::Endpoint;
@@ -32,6 +34,7 @@ use super::prefixes::List;
 use super::tables::Member;
 use crate::model::Strategy;
 
+pub(crate) use check::check;
 pub(crate) use diff::diff;
 #[cfg(test)]
 pub(crate) use directory::half;
@@ -47,9 +50,15 @@ pub(crate) enum Action {
     /// Writes a slot region that no service names.
     WriteTable { region: u32, slots: Vec<u16> },
     /// Writes the row of a new service.
-    PutService { id: u16, vip: Endpoint, table: Table, options: Options },
+    PutService { id: u16, vip: Endpoint, table: Table, options: Options, pool: [u8; ENTRIES as usize] },
     /// Notes that slots of a service that tracks by exception are about to change hands.
     NoteChange { service: u16 },
+    /// Gives a service other source addresses.
+    SetPool { service: u16, pool: [u8; ENTRIES as usize] },
+    /// Writes the row of a new source address; its ports are free.
+    PutSource { number: u8, address: IpAddr },
+    /// Takes a source address out of use.
+    RetireSource { number: u8 },
     /// Gives a service another table.
     SwitchTable { service: u16, table: Table },
     /// Gives a service other options.
@@ -104,6 +113,9 @@ impl fmt::Display for Action {
             Self::SetOptions { service, options } => {
                 write!(f, "set options of service row {service}: {:#x}", options.0)
             }
+            Self::SetPool { service, .. } => write!(f, "set source addresses of service row {service}"),
+            Self::PutSource { number, address } => write!(f, "write source address row {number}: {address}"),
+            Self::RetireSource { number } => write!(f, "retire source address row {number}"),
             Self::WriteDirectory { half, buckets, .. } => {
                 write!(f, "write directory half {half}: {} buckets", buckets.len())
             }

@@ -91,6 +91,7 @@ fn finish(arrays: &Arrays, id: u16, each: Move) -> (Endpoint, Move) {
 #[cfg(test)]
 mod tests {
     use lb_common::backend::Standing;
+    use lb_common::port::{ENTRIES, NO_ADDRESS};
     use lb_common::service::{Index, OnNoBackend};
 
     use super::*;
@@ -119,6 +120,7 @@ mod tests {
             backends: 8,
             table_size: 61,
             cpus: 2,
+            ..Sizes::TEST
         });
         let vip = endpoint("10.0.0.100:80");
         let put = |id, address: &str| Action::PutBackend {
@@ -133,7 +135,13 @@ mod tests {
             put(5, "10.0.1.1:80"),
             put(6, "10.0.1.2:80"),
             Action::WriteTable { region: 0, slots },
-            Action::PutService { id: 1, vip, table: table(0, 61), options: Options::default() },
+            Action::PutService {
+                id: 1,
+                vip,
+                table: table(0, 61),
+                options: Options::default(),
+                pool: [NO_ADDRESS; ENTRIES as usize],
+            },
         ];
         set_up(&mut arrays, actions);
         for (id, flows) in (5..).zip(flows) {

@@ -19,6 +19,8 @@ impl Differ<'_> {
             let options = self.options(target);
             self.set_limits(target);
             let Some(service) = self.now.services.get_mut(&target.vip) else { continue };
+            // Full NAT or not is said when the row is written: flows mean something else then.
+            debug_assert_eq!(service.options.has(Options::FULL_NAT), options.has(Options::FULL_NAT));
             if service.options != options {
                 service.options = options;
                 self.act(Action::SetOptions { service: target.id, options });
@@ -90,6 +92,7 @@ pub(super) fn flags(service: &WantedService, settings: &Settings) -> Options {
     [
         (Options::RESET_ON_BACKEND_DOWN, service.on_backend_down == OnBackendDown::Reset),
         (Options::EXCEPTIONS, service.track == Track::Exceptions),
+        (Options::FULL_NAT, !service.source_pool.is_empty()),
         (Options::PREFIX_LISTS, guard.prefixes() > 0),
         (Options::DENY_UNLISTED, !guard.allow.is_empty()),
         (Options::LIMIT_SERVICE, guard.limit_new_flows.0.is_some()),

@@ -70,7 +70,7 @@ impl Differ<'_> {
             self.act(Action::RetireService { id });
             self.say(format!("service {endpoint}: removed"));
         }
-        self.relink(&chain(&self.now.backends));
+        self.relink(&chain(&self.now.backends, &self.full_nat()));
         for (&id, row) in backends.iter().zip(&rows) {
             self.act(Action::RetireBackend { id });
             self.say(format!("backend {}: removed", row.endpoint));

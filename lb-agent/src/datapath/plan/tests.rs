@@ -125,6 +125,55 @@ fn contradictions_are_refused_and_nothing_is_planned() {
     assert!(error.starts_with("service 10.0.0.100:88: no room: all 8 rows"), "{error}");
 }
 
+#[test]
+fn a_full_nat_service_comes_up_with_its_source_addresses_first_and_goes_with_them_last() {
+    let mut lab = Lab::new();
+    let plain = service("10.0.0.100:81", &["10.0.1.1:80"]);
+    let full = |sources: &[[u8; 4]]| WantedService {
+        source_pool: sources.iter().map(|&octets| octets.into()).collect(),
+        ..service("10.0.0.100:80", &["10.0.1.1:80"])
+    };
+    lab.apply(&wanted(vec![plain.clone()]));
+    let [first, second] = [[10, 0, 2, 1], [10, 0, 2, 2]];
+    let mut kinds = |services: Vec<WantedService>| {
+        let plan = lab.plan(&wanted(services.clone())).unwrap();
+        lab.apply(&wanted(services));
+        plan.actions.iter().map(kind).filter(|kind| *kind != "GracePeriod").collect::<Vec<_>>()
+    };
+    assert_eq!(
+        kinds(vec![full(&[first]), plain.clone()]),
+        [
+            "PutSource",
+            "SetBackend",
+            "PutBackend",
+            "SetBackend",
+            "WriteTable",
+            "PutService",
+            "WriteDirectory",
+            "SwitchDirectory",
+            "AddAddress"
+        ],
+        "the endpoint's other row says that replies may be full NAT's before the service is listed"
+    );
+    assert_eq!(
+        kinds(vec![full(&[second]), plain.clone()]),
+        [
+            "RemoveAddress",
+            "PutSource",
+            "WriteDirectory",
+            "SwitchDirectory",
+            "AddAddress",
+            "SetPool",
+            "WriteDirectory",
+            "SwitchDirectory",
+            "RetireSource"
+        ]
+    );
+    let last = kinds(vec![plain]);
+    assert_eq!(last.last(), Some(&"RetireSource"), "{last:?}");
+    assert!(last.contains(&"SetBackend"), "{last:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -171,6 +220,9 @@ fn kind(action: &Action) -> &'static str {
         Action::SetLimits { .. } => "SetLimits",
         Action::WriteList { .. } => "WriteList",
         Action::EraseList { .. } => "EraseList",
+        Action::SetPool { .. } => "SetPool",
+        Action::PutSource { .. } => "PutSource",
+        Action::RetireSource { .. } => "RetireSource",
         Action::WriteDirectory { .. } => "WriteDirectory",
         Action::SwitchDirectory { .. } => "SwitchDirectory",
         Action::GracePeriod => "GracePeriod",
@@ -196,6 +248,7 @@ fn service(vip: &str, backends: &[&str]) -> WantedService {
         name: vip.to_owned(),
         vip: vip.parse().unwrap(),
         protocol: Protocol::Tcp,
+        source_pool: Vec::new(),
         strategy: Strategy::Maglev,
         track: Track::Full,
         on_no_backend: OnNoBackend::Reset,
@@ -221,7 +274,10 @@ fn any_wanted() -> impl Generator<Value = Wanted> {
                     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
                     // Fixed for as long as a service is in use.
                     let track = if host == 1 { Track::Exceptions } else { Track::Full };
-                    WantedService { name: vip.to_string(), vip, protocol, track, ..service }
+                    // A service's mode does not change: that is another service. Full NAT needs every flow.
+                    let full_nat = port == 1 && track == Track::Full;
+                    let source_pool = if full_nat { service.source_pool } else { Vec::new() };
+                    WantedService { name: vip.to_string(), vip, protocol, track, source_pool, ..service }
                 })
                 .collect(),
         }
@@ -260,8 +316,10 @@ fn a_list_is_written_beside_the_old_one_which_goes_after_a_grace_period() {
 fn any_service() -> impl Generator<Value = WantedService> {
     let backends = prop::collection::btree_map(1u8..6, (0u32..3, any::<bool>()), 0..5);
     let strategy = prop::sample::select(Strategy::ALL);
-    (any_guard(), backends, strategy, any::<bool>(), any::<bool>()).prop_map(
-        |(guard, backends, strategy, reset, down)| WantedService {
+    let sources = prop::collection::btree_set(1u8..4, 1..3);
+    (any_guard(), backends, sources, strategy, any::<[bool; 2]>()).prop_map(
+        |(guard, backends, sources, strategy, [reset, down])| WantedService {
+            source_pool: sources.into_iter().map(|last| IpAddr::from([10, 0, 2, last])).collect(),
             strategy,
             on_no_backend: if reset { OnNoBackend::Reset } else { OnNoBackend::Drop },
             guard: Arc::new(guard),

@@ -24,6 +24,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::arrays::Arrays;
 use super::exceptions::Pass;
 use super::observed::{Occupancy, use_of_backend, use_of_service};
+use super::sources;
 use bits::BitSet;
 use marks::Marks;
 use recount::Recount;
@@ -120,7 +121,7 @@ impl Sweep {
         }
         self.next = end;
         if end == total {
-            self.finish(arrays);
+            self.finish(arrays, now);
             self.next = 0;
         }
     }
@@ -188,6 +189,7 @@ impl Sweep {
         }
         if ((homeless && !told) || is_idle(data, now)) && entry.data.replace(data.0, data.freed().0) {
             account_ended(arrays, data);
+            sources::release(arrays, entry, data, now);
             return None;
         }
         // Also where the swap lost: whoever won may have kept the backend.
@@ -246,8 +248,9 @@ impl Sweep {
         }
     }
 
-    fn finish(&mut self, arrays: &mut Arrays) {
+    fn finish(&mut self, arrays: &mut Arrays, now: u64) {
         self.live_at_last = self.live;
+        sources::sweep(arrays, now, |next_hop| self.next_hops.insert(next_hop));
         for id in self.resting.services.iter().filter(|&id| !self.named.services.contains(id)) {
             arrays.services.write(usize::from(id), Default::default());
         }

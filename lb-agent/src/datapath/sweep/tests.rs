@@ -11,7 +11,15 @@ use crate::datapath::arrays::Sizes;
 const NOW: u64 = 100_000;
 
 fn arrays() -> Arrays {
-    Arrays::private(Sizes { flows: 256, flows6: 256, services: 8, backends: 16, table_size: 251, cpus: 1 })
+    Arrays::private(Sizes {
+        flows: 256,
+        flows6: 256,
+        services: 8,
+        backends: 16,
+        table_size: 251,
+        cpus: 1,
+        ..Sizes::TEST
+    })
 }
 
 /// An entry whose last packet was that many ticks ago.

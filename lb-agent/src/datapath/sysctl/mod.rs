@@ -15,12 +15,21 @@ use tracing::info;
 pub(super) use ledger::CHANGED;
 use ledger::{Change, Ledger, Pinned};
 
+use crate::config::PortRange;
+
 const ROOT: &str = "/proc/sys/net";
 
 /// Reverse path filtering that asks only whether the source is reachable at all (RFC 3704 section 2.4).
 const LOOSE: u32 = 2;
 /// Reverse path filtering by the very interface (RFC 3704 section 2.2).
 const STRICT: u32 = 1;
+
+/// The ports that the kernel gives connections of its own.
+pub(super) fn local_ports() -> Option<PortRange> {
+    let text = fs::read_to_string(Path::new(ROOT).join("ipv4/ip_local_port_range")).ok()?;
+    let mut ports = text.split_whitespace().map(str::parse);
+    Some(PortRange { first: ports.next()?.ok()?, last: ports.next()?.ok()? })
+}
 
 /// This host's network settings.
 pub(super) struct Sysctl {

@@ -29,13 +29,22 @@ fn listed(arrays: &Arrays, service: Option<u16>) -> Vec<FlowInfo> {
 
 /// Service 1 at 10.0.0.100:80 with backend 5, and service 2 at `[fd00::100]:80` with none.
 fn arrays() -> Arrays {
-    let mut arrays =
-        Arrays::private(Sizes { flows: 64, flows6: 64, services: 4, backends: 8, table_size: 251, cpus: 2 });
+    let mut arrays = Arrays::private(Sizes {
+        flows: 64,
+        flows6: 64,
+        services: 4,
+        backends: 8,
+        table_size: 251,
+        cpus: 2,
+        ..Sizes::TEST
+    });
     let (vip, vip6) = (endpoint("10.0.0.100:80"), endpoint("[fd00::100]:80"));
     let services = [(vip, 1), (vip6, 2)].into();
     let backend = endpoint("10.0.1.1:8080");
     let buckets = arrays.sizes.directory_buckets();
-    let (key, half, _) = crate::datapath::plan::half(&services, [(5, backend)].into_iter(), buckets).unwrap();
+    let (key, half, _) =
+        crate::datapath::plan::half(&services, &BTreeMap::new(), [(5, backend)].into_iter(), buckets)
+            .unwrap();
     let table = Table::new(0, 251, Index::Flow, OnNoBackend::Reset);
     let none = Table::new(0, 0, Index::Flow, OnNoBackend::Reset);
     let actions = [
@@ -47,8 +56,8 @@ fn arrays() -> Arrays {
             standing: Standing { serving: true, weight: 1, ..Standing::default() },
         },
         Action::WriteTable { region: 0, slots: vec![5; 251] },
-        Action::PutService { id: 1, vip, table, options: Options::default() },
-        Action::PutService { id: 2, vip: vip6, table: none, options: Options::default() },
+        Action::PutService { id: 1, vip, table, options: Options::default(), pool: [0; 16] },
+        Action::PutService { id: 2, vip: vip6, table: none, options: Options::default(), pool: [0; 16] },
         Action::WriteDirectory { half: 1, key, buckets: half },
         Action::SwitchDirectory { half: 1 },
     ];
@@ -141,6 +150,7 @@ fn where_chance_decides_the_candidates_are_told_with_their_shares() {
     };
     let expected = Explanation {
         backend: None,
+        source: None,
         reason: "candidates".to_owned(),
         slot: None,
         candidates: vec![candidate("10.0.1.0:8080", 3333), candidate("10.0.1.1:8080", 6666)],
@@ -173,6 +183,7 @@ fn flows_are_listed_with_what_they_belong_to() {
         protocol: Protocol::Tcp,
         client: "10.0.0.9:4000".parse().unwrap(),
         backend: "10.0.1.1:8080".parse().unwrap(),
+        source: None,
         state: "established".to_owned(),
         idle_seconds: 3,
     };
