@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Measure whole requests instead, beside nftables, HAProxy and nginx
     #[arg(long, conflicts_with = "json")]
     peers: bool,
+    /// Send frames through a veth pair instead, beside swap-and-transmit and nftables
+    #[arg(long, conflicts_with_all = ["json", "peers", "scale"])]
+    chain: bool,
     /// Fill the flow table of a running agent instead: memory, sweep and list
     #[arg(long, conflicts_with_all = ["json", "quick", "peers"])]
     scale: bool,
@@ -50,6 +53,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.peers {
         command.arg("--peers");
+    }
+    if arguments.chain {
+        command.arg("--chain");
     }
     if arguments.scale {
         command.arg("--scale");

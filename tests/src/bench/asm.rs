@@ -75,6 +75,7 @@ pub(super) enum Helper {
     MapLookup = 1,
     MapUpdate = 2,
     TailCall = 12,
+    Redirect = 23,
     AdjustHead = 44,
 }
 
@@ -192,6 +193,11 @@ impl Assembler {
     /// Ends the program with `value`.
     pub(super) fn exit_with(&mut self, value: i32) {
         self.alu(Alu::Move, Reg::R0, value);
+        self.exit();
+    }
+
+    /// Ends the program with what is in `R0`.
+    pub(super) fn exit(&mut self) {
         self.emit(EXIT, 0, 0, 0, 0);
     }
 

@@ -78,8 +78,7 @@ pub(super) fn crowd(bench: &mut Bench, flows: u32) -> Result<()> {
         "only {established} of {flows} flows to {} services were established",
         crowd::SERVICES
     );
-    let mut draw = Draw::new(u64::from(flows));
-    let drawn: Vec<u32> = (0..LIST).map(|_| draw.below(flows)).collect();
+    let drawn = drawn(flows);
     list_crowd(bench, |position| drawn[position as usize])
 }
 
@@ -118,9 +117,14 @@ pub(super) fn scatter(bench: &mut Bench, table: &LruTable, family: Family) -> Re
 
 /// Sets the lists to flows drawn at random.
 pub(super) fn shuffle(bench: &mut Bench, family: Family, flows: u32) -> Result<()> {
-    let mut draw = Draw::new(u64::from(flows));
-    let drawn: Vec<u32> = (0..LIST).map(|_| draw.below(flows)).collect();
+    let drawn = drawn(flows);
     list(bench, family, |position| drawn[position as usize])
+}
+
+/// As many flows as a list holds, at random.
+pub(super) fn drawn(flows: u32) -> Vec<u32> {
+    let mut draw = Draw::new(u64::from(flows));
+    (0..LIST).map(|_| draw.below(flows)).collect()
 }
 
 /// Sets both lists: requests by flow, replies by flow and the backend that the flow was sent to.

@@ -10,11 +10,13 @@
 //! establish, lane, group         flows set up, programs timed in turn
 //! statistics, report, machine    figures, rows, where they come from
 //! peers                          whole requests, beside other balancers
+//! chain                          frames from one veth end to the other
 //! scale                          what millions of flows take of the agent
 //! ```
 
 mod asm;
 mod balancer;
+mod chain;
 mod crowd;
 mod establish;
 mod group;
@@ -54,6 +56,9 @@ pub struct Options {
     /// Measure whole requests instead, beside nftables, HAProxy and nginx
     #[arg(long, conflicts_with = "json")]
     pub peers: bool,
+    /// Send frames through a veth pair instead, beside swap-and-transmit and nftables
+    #[arg(long, conflicts_with_all = ["json", "peers", "scale"])]
+    pub chain: bool,
     /// Fill the flow table of a running agent instead: memory, sweep and list
     #[arg(long, conflicts_with_all = ["json", "quick", "peers"])]
     pub scale: bool,
@@ -73,6 +78,9 @@ pub fn run(options: &Options) -> Result<()> {
     interrupt::install();
     if options.peers {
         return peers::run(options.quick);
+    }
+    if options.chain {
+        return chain::run(options.quick);
     }
     if options.scale {
         return scale::run();

@@ -8,6 +8,11 @@ use crate::netns::Namespace;
 
 /// The balancer's only interface: frames come in and leave by it.
 pub(super) const INTERFACE: &str = "lb0";
+/// The other end of its wire.
+pub(super) const FAR_END: &str = "far0";
+
+/// Where the bench's frames go to.
+const BALANCER_MAC: &str = "02:00:00:00:00:01";
 
 /// A namespace in which the kernel's routing table leads to backends and clients.
 ///
@@ -15,9 +20,10 @@ pub(super) const INTERFACE: &str = "lb0";
 pub(super) fn build() -> Result<Namespace> {
     let namespace = Namespace::create("bench")?;
     let mut script = format!(
-        "link add {INTERFACE} type veth peer name far0\n\
+        "link add {INTERFACE} type veth peer name {FAR_END}\n\
+         link set {INTERFACE} address {BALANCER_MAC}\n\
          link set {INTERFACE} up\n\
-         link set far0 up\n\
+         link set {FAR_END} up\n\
          address add 10.0.0.2/16 dev {INTERFACE}\n\
          address add fd00::2/64 dev {INTERFACE} nodad\n"
     );
@@ -45,8 +51,13 @@ pub(super) fn build() -> Result<Namespace> {
 
 /// The interface's index in the calling thread's namespace.
 pub(super) fn ifindex() -> Result<u32> {
-    let name = std::ffi::CString::new(INTERFACE)?;
+    index_of(INTERFACE)
+}
+
+/// An interface's index in the calling thread's namespace.
+pub(super) fn index_of(interface: &str) -> Result<u32> {
+    let name = std::ffi::CString::new(interface)?;
     // SAFETY: a string that ends with a zero.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    (index != 0).then_some(index).with_context(|| format!("there is no interface {INTERFACE}"))
+    (index != 0).then_some(index).with_context(|| format!("there is no interface {interface}"))
 }
