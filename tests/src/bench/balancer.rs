@@ -26,9 +26,9 @@ use crate::wait;
 pub(super) const BACKENDS: u16 = 3;
 /// Flows that the tables are made for: the default of `[limits] flows`.
 pub(super) const FLOWS: u32 = 1_000_000;
-/// The other limits' defaults, but for backends, of which there are more here.
+/// The other limits' defaults.
 const SERVICES: u32 = 512;
-const BACKEND_ROWS: u32 = 1 << 15;
+const DEFAULT_BACKENDS: u32 = 4096;
 pub(super) const TABLE_SIZE: u32 = 65_537;
 
 /// Seeds and keys; any will do.
@@ -75,6 +75,7 @@ pub(super) struct Balancer {
     slots: Mapping<SlotLine>,
     services: Mapping<Service>,
     backends: Mapping<Backend>,
+    backend_rows: u32,
 }
 
 /// Counters of the data plane at one moment, all CPUs together.
@@ -105,21 +106,25 @@ impl Counters {
 }
 
 impl Balancer {
-    /// Loads the object, writes its tables and attaches it to an interface of this thread's network namespace.
-    pub(super) fn load(interface: &str) -> Result<Self> {
+    /// Loads the object, writes its tables, with the [crowd] or without, and attaches it to an interface of this
+    /// thread's network namespace.
+    pub(super) fn load(interface: &str, with_crowd: bool) -> Result<Self> {
         let cpus = possible_cpus()?;
+        let limit =
+            if with_crowd { u32::from(crowd::ALL_BACKENDS) + DEFAULT_BACKENDS } else { DEFAULT_BACKENDS };
+        let backend_rows = limit + 1;
         let object = Object::load([
-            (maps::DIRECTORY, maps::directory_buckets(SERVICES, BACKEND_ROWS) * HALVES),
+            (maps::DIRECTORY, directory_buckets(backend_rows) * HALVES),
             (maps::SERVICES, SERVICES),
-            (maps::BACKENDS, BACKEND_ROWS),
+            (maps::BACKENDS, backend_rows),
             (maps::SLOTS, maps::slot_lines(SERVICES, TABLE_SIZE)),
             (maps::FLOWS4, maps::flow_buckets(FLOWS)),
             (maps::FLOWS6, maps::flow_buckets(FLOWS)),
             (maps::OUTCOMES, cpus + 1),
             (maps::SERVICE_STATES, SERVICES),
-            (maps::LOADS, BACKEND_ROWS),
-            (maps::TRAFFIC, (cpus + 1) * BACKEND_ROWS),
-            (maps::CONNECT_TIMES, (cpus + 1) * BACKEND_ROWS),
+            (maps::LOADS, backend_rows),
+            (maps::TRAFFIC, (cpus + 1) * backend_rows),
+            (maps::CONNECT_TIMES, (cpus + 1) * backend_rows),
             (maps::ICMP_BUDGET, cpus + 1),
         ])?;
         // SAFETY: the rows that `lb-common` lays out for these maps, as many as were asked for above.
@@ -130,11 +135,12 @@ impl Balancer {
                 flows6: object.rows(maps::FLOWS6, maps::flow_buckets(FLOWS))?,
                 slots: object.rows(maps::SLOTS, maps::slot_lines(SERVICES, TABLE_SIZE))?,
                 services: object.rows(maps::SERVICES, SERVICES)?,
-                backends: object.rows(maps::BACKENDS, BACKEND_ROWS)?,
+                backends: object.rows(maps::BACKENDS, backend_rows)?,
                 object,
+                backend_rows,
             }
         };
-        balancer.write_tables()?;
+        balancer.write_tables(with_crowd)?;
         balancer.object.attach(interface)?;
         Ok(balancer)
     }
@@ -145,11 +151,12 @@ impl Balancer {
     }
 
     /// One service of each family with its backends; settings last.
-    fn write_tables(&mut self) -> Result<()> {
+    fn write_tables(&mut self, with_crowd: bool) -> Result<()> {
+        let buckets = directory_buckets(self.backend_rows);
         // SAFETY: as in `load`.
         let (mut half, mut settings) = unsafe {
             (
-                self.object.rows::<directory::Bucket>(maps::DIRECTORY, directory_mask() + 1)?,
+                self.object.rows::<directory::Bucket>(maps::DIRECTORY, buckets)?,
                 self.object.rows::<Settings>(maps::SETTINGS, 1)?,
             )
         };
@@ -170,15 +177,16 @@ impl Balancer {
             }
             self.write_slots(family)?;
         }
-        self.write_crowd()?;
-        listings.extend(crowd::listings(FIRST_CROWD_SERVICE, FIRST_CROWD_BACKEND));
-        let (key, buckets) =
-            directory::build(&listings, directory_mask() + 1).context("no key for the directory")?;
-        for (index, bucket) in buckets.into_iter().enumerate() {
+        if with_crowd {
+            self.write_crowd()?;
+            listings.extend(crowd::listings(FIRST_CROWD_SERVICE, FIRST_CROWD_BACKEND));
+        }
+        let (key, listed) = directory::build(&listings, buckets).context("no key for the directory")?;
+        for (index, bucket) in listed.into_iter().enumerate() {
             half.write(index, bucket)?;
         }
         let jiffies_per_second = self.clock_rate()?;
-        settings.write(0, self::settings(jiffies_per_second, key))
+        settings.write(0, self::settings(jiffies_per_second, key, self.backend_rows))
     }
 
     /// The many services.
@@ -334,8 +342,8 @@ fn owner(family: Family, slot: u64) -> u16 {
     first_backend(family) + scale(mix(slot, SLOT_SEED), BACKENDS.into()) as u16
 }
 
-const fn directory_mask() -> u32 {
-    maps::directory_buckets(SERVICES, BACKEND_ROWS) - 1
+const fn directory_buckets(backend_rows: u32) -> u32 {
+    maps::directory_buckets(SERVICES, backend_rows)
 }
 
 fn service(vip: (Address, Be16), table: Table) -> Service {
@@ -354,7 +362,7 @@ fn listing(endpoint: (Address, Be16), protocol: Protocol, kind: Kind, id: u16) -
     Listing { address: endpoint.0, port: endpoint.1, protocol, kind, id }
 }
 
-fn settings(jiffies_per_second: u32, directory_key: u64) -> Settings {
+fn settings(jiffies_per_second: u32, directory_key: u64, backend_rows: u32) -> Settings {
     Settings {
         abi: ABI_VERSION,
         jiffies_per_second,
@@ -362,8 +370,8 @@ fn settings(jiffies_per_second: u32, directory_key: u64) -> Settings {
         tick_shift: jiffies_per_second.next_power_of_two().trailing_zeros(),
         flow4_buckets: maps::flow_buckets(FLOWS),
         flow6_buckets: maps::flow_buckets(FLOWS),
-        directory_mask: directory_mask(),
-        backends: BACKEND_ROWS,
+        directory_mask: directory_buckets(backend_rows) - 1,
+        backends: backend_rows,
         flow_key: FLOW_KEY,
         directory_keys: [directory_key.into(), 0.into()],
         ..Settings::default()

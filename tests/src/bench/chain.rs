@@ -151,7 +151,7 @@ impl Chain {
         let redirect = redirect_to(far_end)?;
         let (bench, feed, link) = match between {
             Between::Balancer => {
-                let mut bench = Bench::new(Balancer::load(INTERFACE)?, ingress, 0)?;
+                let mut bench = Bench::new(Balancer::load(INTERFACE, false)?, ingress, 0)?;
                 establish::balancer(&mut bench, Family::V4, flows)?;
                 establish::shuffle(&mut bench, Family::V4, flows)?;
                 (Some(bench), None, None)

@@ -11,7 +11,7 @@ use lb_common::{Address, Be16, Be32, Protocol};
 use lb_ebpf::family::{Family as _, Ipv4};
 
 use super::balancer::{SLOT_SEED, TABLE_SIZE};
-use super::traffic::{BACKEND_PORT, Family, SERVICE_PORT, client, following};
+use super::traffic::{BACKEND_PORT, SERVICE_PORT, client, following};
 
 /// Services.
 pub(super) const SERVICES: u16 = 500;
@@ -23,6 +23,8 @@ pub(super) const ALL_BACKENDS: u16 = SERVICES * BACKENDS;
 pub(super) const FIRST_VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 201, 0, 0));
 /// The first backend's address; the others' follow. They are behind the router.
 pub(super) const FIRST_BACKEND: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 202, 0, 0));
+/// Flow 0's client. A client port's flows to all services share a bucket, of which one service's flows would take up half.
+pub(super) const FIRST_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 102, 0, 0));
 /// The most flows of theirs: see [`Path::flow_bits`](super::traffic::Path::flow_bits).
 pub(super) const FLOWS: u32 = 1 << 16;
 
@@ -74,7 +76,7 @@ pub(super) fn service_of(flow: u32) -> u16 {
 
 /// The backend that a flow goes to.
 pub(super) fn backend_of(flow: u32) -> Result<u16> {
-    let (IpAddr::V4(address), port) = client(Family::V4.first_client(true), flow) else {
+    let (IpAddr::V4(address), port) = client(FIRST_CLIENT, flow) else {
         anyhow::bail!("flow {flow} is not IPv4");
     };
     let hash = Ipv4::slot_hash(Be32::from_wire(address.octets()), Be16::new(port), SLOT_SEED);

@@ -92,7 +92,7 @@ pub(super) fn measure(
 }
 
 /// Whether flows to many services are measured too: not where they would come on top of as many as the table is made for.
-const fn has_crowd(family: Family, flows: u32) -> bool {
+pub(super) const fn has_crowd(family: Family, flows: u32) -> bool {
     matches!(family, Family::V4) && flows < crowd::FLOWS
 }
 

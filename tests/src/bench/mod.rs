@@ -137,7 +137,11 @@ fn measure_family(family: Family, rounds: usize) -> Result<Vec<Group>> {
     let mut groups = Vec::new();
     for flows in FLOWS {
         // A balancer of its own for each group: nothing of the one before is left in its tables.
-        let mut bench = Bench::new(Balancer::load(network::INTERFACE)?, network::ifindex()?, next_flow)?;
+        let mut bench = Bench::new(
+            Balancer::load(network::INTERFACE, group::has_crowd(family, flows))?,
+            network::ifindex()?,
+            next_flow,
+        )?;
         if groups.is_empty() {
             for table in [Some(&tables.known), tables.full.as_ref()].into_iter().flatten() {
                 establish::fill(&mut bench, table, family)?;

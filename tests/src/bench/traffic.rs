@@ -216,9 +216,17 @@ impl Traffic {
         }
     }
 
+    /// Flow 0's client.
+    const fn first_client(&self) -> IpAddr {
+        match self.path {
+            Path::CrowdRequest | Path::CrowdReply => crowd::FIRST_CLIENT,
+            _ => self.family.first_client(self.comes_again),
+        }
+    }
+
     /// What all packets of this kind have in common.
     pub(super) fn template(&self) -> Template {
-        let client = self.family.first_client(self.comes_again);
+        let client = self.first_client();
         let (peer, peer_port) = match self.path {
             Path::Request => (self.family.vip(), SERVICE_PORT),
             Path::Foreign => (self.family.stranger(), SERVICE_PORT),
@@ -328,7 +336,7 @@ fn frame(traffic: &Traffic, flow: u32, peer: u32) -> Vec<u8> {
     let template = traffic.template();
     let places = traffic.places();
     let mut frame = template.frame;
-    let (address, port) = client(traffic.family.first_client(traffic.comes_again), flow);
+    let (address, port) = client(traffic.first_client(), flow);
     let client = last_word(address).to_be_bytes();
     let peer = template.first_peer.wrapping_add(peer).to_be_bytes();
     frame[places.client..places.client + 4].copy_from_slice(&client);
