@@ -64,7 +64,7 @@ impl Limit {
 
     /// The state after one more flow, if it is let in.
     ///
-    /// A state further ahead than this limit allows, and the [`SKEW`] of the clocks with it, is of a limit that was
+    /// A state further ahead than this limit allows, and the `SKEW` of the clocks with it, is of a limit that was
     /// higher, or of another age of the clock: it counts for nothing.
     #[inline(always)]
     pub const fn admit(self, state: u64, jiffies: u64) -> Option<u64> {

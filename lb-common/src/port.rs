@@ -52,7 +52,7 @@ row!(PoolAddress, 32, { Address, Word, u64 });
 pub struct Port {
     /// The client's address.
     pub client: [Word; 2],
-    /// The client's port and the service: see [`Owner::to_word`].
+    /// The client's port and the service: see `Owner::to_word`.
     pub flow: Word,
     /// See [`PortState`]. Whoever swaps it to [`Life::Claimed`] writes the rest.
     pub state: Word,

@@ -27,7 +27,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         let start = Instant::now();
         if let Err(error) = run() {
             eprintln!("error: {error:#}");
-            failed.push(name);
+            failed.push(format!("{name}: {error:#}"));
         }
         println!("##### {name}: {:.0} s", start.elapsed().as_secs_f32());
     };
@@ -46,7 +46,8 @@ pub(crate) fn run() -> Result<ExitCode> {
 
     match failed.as_slice() {
         [] => println!("\nall parts passed"),
-        parts => println!("\nfailed parts: {}", parts.join(", ")),
+        // Each with its reason once more: what it printed is thousands of lines up.
+        parts => println!("\nfailed parts:\n  {}", parts.join("\n  ")),
     }
     println!("{total}");
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
