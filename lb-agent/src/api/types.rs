@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::tcp::HttpCounts;
-use crate::control::{EffectiveWeight, LoadNow, Rates};
+use crate::control::{CheckNow, Condition, EffectiveWeight, LoadNow, Rates};
 use crate::datapath::{Candidate, ConnectTime, FlowLoad, InterfaceStatus, Move, SourceAddress, Traffic};
 use crate::health::Health;
 use crate::model::{
@@ -87,13 +87,24 @@ pub struct BackendView {
     pub admin: Admin,
     /// What its checks say.
     pub health: Health,
+    /// What its checks found last; nothing where none has ended.
+    pub check: Option<CheckNow>,
+    /// What is the matter with it, in one word.
+    pub condition: Condition,
+    /// Why, or how far that is.
+    pub condition_reason: Option<String>,
     /// Whether it goes when it has drained.
     pub removing: bool,
     /// What it carries.
     #[serde(flatten)]
     pub traffic: Traffic,
+    /// What it carries a second.
+    #[serde(flatten)]
+    pub rates: Rates,
     /// How long connecting to it took; nothing where that is not measured, as with other strategies than `least-latency`.
     pub connect_time: Option<ConnectTime>,
+    /// How long its connections stay, by how many there are and how many are opened; nothing where few are opened.
+    pub connections_stay_microseconds: Option<u64>,
 }
 
 /// The whole on one screen.

@@ -1,5 +1,7 @@
 //! From what the control task tells to what the API answers. Pure.
 
+use std::time::Duration;
+
 use super::tcp::HttpCounts;
 use super::types::{
     BackendView, ChangedView, EventView, ExplainView, FlowView, ReasonView, ServiceDetail, ServiceRates,
@@ -123,10 +125,19 @@ fn backend_view(service: &ServiceName, address: Endpoint, now: &BackendNow) -> B
         load: now.load,
         admin: now.backend.admin,
         health: now.health,
+        check: now.check.clone(),
+        condition: now.condition,
+        condition_reason: now.condition_reason.clone(),
         removing: now.removing,
         traffic: now.traffic,
+        rates: now.rates,
         connect_time: now.connect_time.clone(),
+        connections_stay_microseconds: now.connections_stay.map(micros),
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros().try_into().unwrap_or(u64::MAX)
 }
 
 impl ChangedView {

@@ -164,7 +164,7 @@ mod tests {
                 "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "affinity": "off", "health": "none", "backends": 2, "healthy_backends": 1,
                 "revision": 3,
                 "active_backends": 1, "active_connections": 250, "connections_total": 1000,
-                "connections_per_second": 12.34, "rx_bytes_per_second": 5.6, "tx_bytes_per_second": 0.0,
+                "connections_per_second": 12.34, "rx_packets_per_second": 30.0, "tx_packets_per_second": 20.0, "rx_bytes_per_second": 5.6, "tx_bytes_per_second": 0.0,
             }],
             "reasons": [
                 {"reason": "request_forwarded", "packets": 9000, "packets_per_second": 120.04},
@@ -207,7 +207,7 @@ flow_created     41    0.5
                 "track": track, "on_no_backend": "reset", "on_backend_down": "rebalance", "affinity": "off", "health": "none",
                 "backends": 2, "healthy_backends": 2, "revision": 3, "active_backends": 2,
                 "active_connections": 7, "connections_total": 9, "connections_per_second": 0.0,
-                "rx_bytes_per_second": 0.0, "tx_bytes_per_second": 0.0,
+                "rx_packets_per_second": 0.0, "tx_packets_per_second": 0.0, "rx_bytes_per_second": 0.0, "tx_bytes_per_second": 0.0,
             })
         };
         let table = |rows: &[serde_json::Value]| {

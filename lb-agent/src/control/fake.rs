@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::bail;
 use tokio::sync::{mpsc, watch};
@@ -170,7 +171,7 @@ impl Prober for World {
         let target = probe.check.target;
         *self.lock().probes.entry(target).or_default() += 1;
         let outcome = if self.lock().dead.contains(&target) { Err("refused".to_owned()) } else { Ok(()) };
-        results.try_send(ProbeResult { id: probe.id, outcome }).unwrap();
+        results.try_send(ProbeResult { id: probe.id, outcome, took: Duration::from_millis(2) }).unwrap();
     }
 }
 

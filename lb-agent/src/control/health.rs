@@ -1,11 +1,12 @@
 //! Health as the control task sees it: which checks there are, and what their results mean for each backend.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::wanted::wanted;
-use super::{BackendKey, Control};
+use super::{BackendKey, Control, Timings};
 use crate::datapath::Wanted;
 use crate::events::Happening;
 use crate::health::{Check, Health, ProbeResult, Scheduler, Transition};
@@ -21,6 +22,7 @@ impl Control {
             .flat_map(|service| service.endpoints().flat_map(|address| checks_of(service, address)))
             .collect();
         self.scheduler.set(&checks, super::now());
+        self.checked.retain(&checks);
         self.verdicts = verdicts(&self.desired, &self.scheduler);
         self.save_failing();
     }
@@ -62,12 +64,22 @@ impl Control {
         let now = super::now();
         let mut transitions = Vec::new();
         let mut next = Some(first);
-        while let Some(ProbeResult { id, outcome }) = next {
+        while let Some(ProbeResult { id, outcome, took }) = next {
+            self.note_result(id, &outcome, took);
             transitions.extend(self.scheduler.handle_result(id, outcome, now));
             next = self.results.1.try_recv().ok();
         }
         if !transitions.is_empty() {
             self.take_transitions(&transitions);
+        }
+    }
+
+    /// Keeps what a check found, and how long it took, for whoever looks.
+    fn note_result(&mut self, id: u64, outcome: &Result<(), String>, took: Duration) {
+        let Timings { passed_checks, failed_checks, .. } = &mut self.timings;
+        if outcome.is_ok() { passed_checks } else { failed_checks }.count(took);
+        if let Some(check) = self.scheduler.in_flight(id) {
+            self.checked.take(*check, outcome, took);
         }
     }
 
@@ -114,7 +126,7 @@ impl Control {
 }
 
 /// What is checked for a backend. In maintenance it may be down, and is left in peace.
-fn checks_of(service: &Service, address: Endpoint) -> impl Iterator<Item = Check> + '_ {
+pub(super) fn checks_of(service: &Service, address: Endpoint) -> impl Iterator<Item = Check> + '_ {
     let is_checked = service.backends.get(&address).is_none_or(|backend| backend.admin != Admin::Maintenance);
     let specs = service.health.iter().filter(move |_| is_checked);
     specs.map(move |spec| Check::of(address.socket(), *spec))

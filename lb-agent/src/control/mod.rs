@@ -4,6 +4,8 @@
 //! there is no lock, and a change is answered only when it is on disk and in the kernel.
 
 mod change;
+mod checked;
+mod condition;
 mod handle;
 mod health;
 mod order;
@@ -11,6 +13,7 @@ mod rates;
 mod reports;
 mod snapshot;
 mod step;
+mod timings;
 mod wanted;
 
 #[cfg(test)]
@@ -35,6 +38,9 @@ use crate::health::{Failing, Health, ProbeResult, Prober, Scheduler};
 use crate::model::{Desired, Endpoint, ServiceName};
 use crate::store::{Revision, Store};
 pub use change::Changed;
+pub use checked::CheckNow;
+use checked::Checked;
+pub use condition::Condition;
 use handle::Request;
 pub use handle::{ControlError, Handle};
 pub use order::{Order, Precondition, Tags, Target};
@@ -43,6 +49,7 @@ use rates::Sampler;
 use reports::Reports;
 pub use reports::{EffectiveWeight, LoadNow, Report};
 pub use snapshot::{BackendNow, Explained, FlowRow, Snapshot};
+pub use timings::Timings;
 
 /// A backend of a service, as the control plane names it.
 type BackendKey = (ServiceName, Endpoint);
@@ -101,7 +108,9 @@ pub struct Control {
     verdicts: BTreeMap<BackendKey, Health>,
     /// Backends that were on their way out at the last tick already.
     leaving: BTreeSet<BackendKey>,
+    checked: Checked,
     sampler: Sampler,
+    timings: Timings,
     reports: Reports,
     /// The data plane or the disk may differ from what is desired: try again at the next tick.
     out_of_step: bool,
@@ -134,7 +143,9 @@ impl Control {
             failing,
             verdicts: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            checked: Checked::default(),
             sampler: Sampler::default(),
+            timings: Timings::default(),
             reports: Reports::default(),
             out_of_step: false,
             started: now(),
@@ -180,9 +191,11 @@ impl Control {
     fn answer(&mut self, request: Request) {
         // Whoever asked may be gone by now; what was done stays done.
         match request {
-            Request::Change { change, order, reply } => drop(reply.send(self.carry_out(&change, order))),
+            Request::Change { change, order, reply } => {
+                drop(reply.send(self.timed(|control| control.carry_out(&change, order))));
+            }
             Request::Rollback { number, removal, order, reply } => {
-                drop(reply.send(self.roll_back(number, removal, order)));
+                drop(reply.send(self.timed(|control| control.roll_back(number, removal, order))));
             }
             Request::History { reply } => {
                 drop(reply.send(self.store.history().map_err(ControlError::Unreadable)))
@@ -202,8 +215,18 @@ impl Control {
         }
     }
 
+    /// Makes a change, and counts how long that took.
+    fn timed<T>(&mut self, change: impl FnOnce(&mut Self) -> T) -> T {
+        let began = now();
+        let changed = change(self);
+        self.timings.changes.count(now().duration_since(began));
+        changed
+    }
+
     fn tick(&mut self) {
+        let began = now();
         self.datapath.tick();
+        self.timings.housekeeping.count(now().duration_since(began));
         self.remove_drained();
         self.weigh();
         if self.out_of_step {

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::health::health_of;
-use super::rates::{Rates, Sample, Totals};
+use super::health::{checks_of, health_of};
+use super::rates::{Rates, Sample};
 use super::reports::{EffectiveWeight, LoadNow};
 use super::wanted::effective_weight;
-use super::{BackendKey, Control, ControlError};
+use super::{BackendKey, CheckNow, Condition, Control, ControlError, Timings, condition};
 use crate::datapath::{
     ConnectTime, EventCount, Explanation, FlowCursor, FlowInfo, FlowLoad, FlowPage, InterfaceStatus,
     ReasonCount, ServiceId, SourceAddress, Traffic,
@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub events: Vec<EventCount>,
     /// By how much each of these counters rises a second, by its name.
     pub counter_rates: BTreeMap<String, f64>,
+    /// How long the agent's own work takes.
+    pub timings: Timings,
     /// Since the agent started.
     pub uptime: Duration,
 }
@@ -57,14 +59,24 @@ pub struct BackendNow {
     pub removing: bool,
     /// What its checks say.
     pub health: Health,
+    /// What they found last, if one has ended.
+    pub check: Option<CheckNow>,
     /// The weight that the data plane uses.
     pub effective_weight: EffectiveWeight,
     /// What it reported of its load, if it did.
     pub load: Option<LoadNow>,
     /// What it carries.
     pub traffic: Traffic,
+    /// What it carries a second.
+    pub rates: Rates,
     /// How long connecting to it took, where that is measured.
     pub connect_time: Option<ConnectTime>,
+    /// How long its connections stay, where there are enough of them to tell.
+    pub connections_stay: Option<Duration>,
+    /// What is the matter with it.
+    pub condition: Condition,
+    /// Why, or how far that is.
+    pub condition_reason: Option<String>,
 }
 
 /// A flow with the service that it belongs to.
@@ -94,7 +106,7 @@ impl Control {
             modified: Arc::clone(&self.modified),
             backends: services.clone().flat_map(|service| self.backends_of(service)).collect(),
             rates: services
-                .map(|service| (service.name.clone(), self.sampler.rates(&service.name)))
+                .map(|service| (service.name.clone(), self.sampler.service(&service.name)))
                 .collect(),
             interfaces: self.datapath.interfaces(),
             flows: self.datapath.flow_load(),
@@ -103,19 +115,17 @@ impl Control {
             reasons: self.datapath.reasons(),
             events: self.datapath.events(),
             counter_rates: self.sampler.counters().clone(),
+            timings: self.timings.clone(),
             uptime: super::now().duration_since(self.started),
         }
     }
 
-    fn backends_of<'a>(
-        &'a self,
-        service: &'a Service,
-    ) -> impl Iterator<Item = (BackendKey, BackendNow)> + 'a {
+    fn backends_of(&self, service: &Service) -> Vec<(BackendKey, BackendNow)> {
         let kept = service.backends.iter().map(|(address, backend)| (*address, *backend, false));
         let leaving = service.removing.iter().map(|(address, removing)| {
             (*address, Backend { weight: removing.weight, admin: Admin::Draining }, true)
         });
-        kept.chain(leaving).map(|(address, backend, removing)| {
+        let backends = kept.chain(leaving).map(|(address, backend, removing)| {
             let health = health_of(service, address, &self.scheduler);
             let key = (service.name.clone(), address);
             let headroom = self.reports.headroom(&key);
@@ -123,13 +133,21 @@ impl Control {
                 backend,
                 removing,
                 health,
+                check: self.checked.worst(checks_of(service, address)),
                 effective_weight: effective_weight(service, backend, health, headroom),
                 load: self.reports.last(&key, super::now()),
                 traffic: self.traffic(service, address),
+                rates: self.sampler.backend(&key),
                 connect_time: self.datapath.connect_time(id_of(service), address.socket()),
+                connections_stay: self.sampler.connections_stay(&key),
+                condition: Condition::Ok,
+                condition_reason: None,
             };
             (key, now)
-        })
+        });
+        let mut backends: Vec<_> = backends.collect();
+        condition::judge(&mut backends.iter_mut().map(|(_, now)| now).collect::<Vec<_>>());
+        backends
     }
 
     pub(super) fn traffic(&self, service: &Service, address: Endpoint) -> Traffic {
@@ -140,22 +158,12 @@ impl Control {
     pub(super) fn sample(&self) -> Sample {
         let reasons = self.datapath.reasons().into_iter().map(|count| (count.reason, count.packets));
         let events = self.datapath.events().into_iter().map(|count| (count.event, count.count));
-        Sample { services: self.totals(), counters: reasons.chain(events).collect() }
-    }
-
-    /// Every service's counters, over its backends.
-    fn totals(&self) -> BTreeMap<ServiceName, Totals> {
-        let totals = |service: &Service| {
-            service.endpoints().fold(Totals::default(), |sum, address| {
-                let traffic = self.traffic(service, address);
-                Totals {
-                    connections: sum.connections + traffic.connections_total,
-                    rx_bytes: sum.rx_bytes + traffic.rx_bytes_total,
-                    tx_bytes: sum.tx_bytes + traffic.tx_bytes_total,
-                }
-            })
-        };
-        self.desired.services.values().map(|service| (service.name.clone(), totals(service))).collect()
+        let backends = self.desired.services.values().flat_map(|service| {
+            service
+                .endpoints()
+                .map(|address| ((service.name.clone(), address), self.traffic(service, address)))
+        });
+        Sample { backends: backends.collect(), counters: reasons.chain(events).collect() }
     }
 
     pub(super) fn flows(

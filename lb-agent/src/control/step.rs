@@ -13,7 +13,10 @@ use crate::store::{Draft, Revision, StoreError};
 impl Control {
     /// Has the data plane do what is wanted, and tells what that took.
     pub(super) fn apply(&mut self, wanted: &Wanted) -> anyhow::Result<Plan> {
-        let plan = self.datapath.apply(wanted)?;
+        let began = super::now();
+        let plan = self.datapath.apply(wanted);
+        self.timings.reconciles.count(super::now().duration_since(began));
+        let plan = plan?;
         if !plan.steps.is_empty() {
             self.events.tell(Happening::Reconciled { steps: first_lines(&plan.steps) });
         }

@@ -4,6 +4,7 @@ mod scheduler;
 mod tcp;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
@@ -18,6 +19,8 @@ pub struct ProbeResult {
     pub id: u64,
     /// Why it failed, if it did.
     pub outcome: Result<(), String>,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// Carries probes out.
@@ -47,10 +50,11 @@ impl Prober for NetworkProber {
         self.runtime.spawn(async move {
             // Neither is ever closed while the agent runs; when it stops, nobody waits for the result.
             let Ok(_permit) = permits.acquire().await else { return };
+            let began = Instant::now();
             let outcome = match probe.check.spec.kind {
                 HealthType::Tcp => tcp::connect(probe.check.target, probe.check.spec.timeout).await,
             };
-            let _ = results.send(ProbeResult { id: probe.id, outcome }).await;
+            let _ = results.send(ProbeResult { id: probe.id, outcome, took: began.elapsed() }).await;
         });
     }
 }

@@ -181,6 +181,11 @@ impl Scheduler {
         Some(Probe { id, check })
     }
 
+    /// The check that a probe which has not ended is made for.
+    pub fn in_flight(&self, id: u64) -> Option<&Check> {
+        self.in_flight.get(&id)
+    }
+
     /// Takes a result. One of a check that is no longer wanted means nothing.
     pub fn handle_result(
         &mut self,
