@@ -11,6 +11,7 @@ mod explain;
 mod export;
 mod flows;
 mod history;
+mod manual;
 mod output;
 mod privilege;
 mod reload;
@@ -87,6 +88,8 @@ enum Verb {
     Events(events::Arguments),
     History(history::History),
     Rollback(history::Rollback),
+    Completions(manual::Completions),
+    Man(manual::ManualPages),
 }
 
 /// Parses the command line and does what it says.
@@ -125,6 +128,8 @@ impl Cli {
             Verb::Events(arguments) => arguments.execute(&client(), &output),
             Verb::History(arguments) => arguments.execute(&client(), &output),
             Verb::Rollback(arguments) => arguments.execute(&client(), &output),
+            Verb::Completions(arguments) => arguments.execute(&output),
+            Verb::Man(arguments) => arguments.execute(&output),
         }
     }
 }
