@@ -1,6 +1,7 @@
 //! `lb-agent`: turns a Linux box into a layer-4 load balancer, and the command line to tell it what to do.
 
 mod api;
+mod capacity;
 mod cli;
 mod client;
 mod config;

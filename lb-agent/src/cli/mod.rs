@@ -13,6 +13,7 @@ mod flows;
 mod history;
 mod manual;
 mod output;
+mod plan;
 mod privilege;
 mod reload;
 mod run;
@@ -88,6 +89,7 @@ enum Verb {
     Events(events::Arguments),
     History(history::History),
     Rollback(history::Rollback),
+    Plan(plan::Arguments),
     Completions(manual::Completions),
     Man(manual::ManualPages),
 }
@@ -128,6 +130,7 @@ impl Cli {
             Verb::Events(arguments) => arguments.execute(&client(), &output),
             Verb::History(arguments) => arguments.execute(&client(), &output),
             Verb::Rollback(arguments) => arguments.execute(&client(), &output),
+            Verb::Plan(arguments) => arguments.execute(&output),
             Verb::Completions(arguments) => arguments.execute(&output),
             Verb::Man(arguments) => arguments.execute(&output),
         }

@@ -242,14 +242,14 @@ impl Limits {
 /// Each takes as much as the state itself.
 const REVISIONS: (u32, u32) = (1, 1000);
 /// Beyond this the flow table alone takes gigabytes.
-const FLOWS: (u32, u32) = (1024, 1 << 26);
+pub const FLOWS: (u32, u32) = (1024, 1 << 26);
 /// Next to nothing where there is no IPv6.
-const FLOWS6: (u32, u32) = (16, 1 << 26);
+pub const FLOWS6: (u32, u32) = (16, 1 << 26);
 /// Identifiers of services and backends are 16 bits; backend 0 is nobody.
-const SERVICES: (u32, u32) = (1, 4096);
-const BACKENDS: (u32, u32) = (1, 65_535);
+pub const SERVICES: (u32, u32) = (1, 4096);
+pub const BACKENDS: (u32, u32) = (1, 65_535);
 /// A row of the data plane names them by a byte.
-const SOURCE_ADDRESSES: (u32, u32) = (1, lb_common::port::MAX_ADDRESSES);
+pub const SOURCE_ADDRESSES: (u32, u32) = (1, lb_common::port::MAX_ADDRESSES);
 /// A backend's share of a shorter table would be far from its weight.
 const TABLE_SIZE: (u32, u32) = (251, lb_common::service::Table::MAX_SLOTS);
 /// A service names the first line of its table in 24 bits.

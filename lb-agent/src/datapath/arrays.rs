@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
 
-use crate::config::PortRange;
+use crate::config::{Limits, PortRange};
 use lb_common::atomic::Word;
 use lb_common::backend::{Backend, Load};
 use lb_common::counters::{IcmpBudget, Outcomes, Traffic};
@@ -155,6 +155,20 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
+    /// What these limits ask for, on a machine whose kernel may use so many CPUs.
+    pub(crate) const fn of_limits(limits: &Limits, cpus: u32) -> Self {
+        Self {
+            flows: limits.flows,
+            flows6: limits.flows6(),
+            services: limits.services,
+            backends: limits.backends,
+            table_size: limits.table_size,
+            cpus,
+            source_addresses: limits.source_addresses,
+            source_ports: limits.source_ports,
+        }
+    }
+
     /// Rows of the backend array: row 0 is nobody's.
     pub(crate) const fn backend_rows(&self) -> u32 {
         self.backends + 1
@@ -392,7 +406,7 @@ mod tests {
     #[test]
     fn a_flow_at_rated_load_takes_64_bytes_at_most_all_tables_counted() {
         for flows in [1 << 16, 1_000_000, 10_000_000, 1 << 26] {
-            let limits = crate::config::Limits { flows, ..crate::config::Limits::default() };
+            let limits = Limits { flows, ..Limits::default() };
             let sizes = Sizes { flows, flows6: limits.flows6(), ..SIZES };
             // Every map whose size follows from the number of flows.
             let rows = sizes.rows().into_iter().zip(SIZES.rows()).filter(|(row, other)| row.1 != other.1);

@@ -15,6 +15,7 @@ mod diagnostics;
 mod ethtool;
 mod exceptions;
 mod execute;
+mod footprint;
 mod generation;
 mod grace;
 mod host;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Affinity, Guard, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
+pub use footprint::footprint;
 pub use network::Network;
 
 /// Everything the data plane shall do: the desired state with the verdicts of health and drain applied.

@@ -41,16 +41,7 @@ pub(super) fn sizes(config: &Config) -> anyhow::Result<Sizes> {
             limits.source_ports
         );
     }
-    Ok(Sizes {
-        flows: limits.flows,
-        flows6: limits.flows6(),
-        services: limits.services,
-        backends: limits.backends,
-        table_size: limits.table_size,
-        cpus: cpus as u32,
-        source_addresses: limits.source_addresses,
-        source_ports: limits.source_ports,
-    })
+    Ok(Sizes::of_limits(limits, cpus as u32))
 }
 
 /// Whether the program answers with redirects there. Where one interface needs it, it does so on all: a redirect is
