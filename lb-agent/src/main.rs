@@ -11,6 +11,7 @@ mod events;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod metrics;
 mod model;
 mod store;
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod etag;
 mod events;
 mod extract;
 mod flows;
+mod metrics;
 mod observe;
 mod openapi;
 mod problem;

@@ -49,7 +49,7 @@ use rates::Sampler;
 use reports::Reports;
 pub use reports::{EffectiveWeight, LoadNow, Report};
 pub use snapshot::{BackendNow, Explained, FlowRow, Snapshot};
-pub use timings::Timings;
+pub use timings::{Durations, Timings};
 
 /// A backend of a service, as the control plane names it.
 type BackendKey = (ServiceName, Endpoint);

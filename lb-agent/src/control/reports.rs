@@ -63,7 +63,8 @@ impl EffectiveWeight {
         self.0
     }
 
-    fn number(self) -> f64 {
+    /// Of weights: `5`, or `1.75`.
+    pub fn number(self) -> f64 {
         f64::from(self.0) / f64::from(Headroom::STEPS)
     }
 }

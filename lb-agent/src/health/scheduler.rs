@@ -91,6 +91,9 @@ enum Next {
 }
 
 impl Health {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Unknown, Self::Healthy, Self::Unhealthy];
+
     /// As the API has it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -16,7 +16,9 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
-use super::{Api, MAX_STATE, backends, events, flows, observe, revisions, services, state, wellness};
+use super::{
+    Api, MAX_STATE, backends, events, flows, metrics, observe, revisions, services, state, wellness,
+};
 
 /// What is not said by the routes.
 #[derive(OpenApi)]
@@ -60,6 +62,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(flows::list))
         .routes(routes!(observe::explain))
         .routes(routes!(show))
+        .routes(routes!(metrics::scrape))
         .routes(routes!(wellness::alive))
         .routes(routes!(wellness::ready))
 }
