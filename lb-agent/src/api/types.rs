@@ -133,10 +133,25 @@ pub struct StatusView {
     pub source_addresses: Vec<SourceAddress>,
     /// Every service with its rates.
     pub service_rates: Vec<ServiceRates>,
+    /// The backends that something is the matter with, the worst first.
+    pub attention: Vec<AttentionView>,
     /// How packets ended, every way with its count.
     pub reasons: Vec<ReasonView>,
     /// What happened to packets on their way, every kind with its count.
     pub events: Vec<EventView>,
+}
+
+/// A backend that something is the matter with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AttentionView {
+    /// The service's name.
+    pub service: ServiceName,
+    /// The backend.
+    pub backend: Endpoint,
+    /// What it is.
+    pub condition: Condition,
+    /// Why, or how far that is.
+    pub reason: Option<String>,
 }
 
 /// A way in which packets ended.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::tcp::HttpCounts;
 use super::types::{
-    BackendView, ChangedView, EventView, ExplainView, FlowView, ReasonView, ServiceDetail, ServiceRates,
-    ServiceView, StatusView,
+    AttentionView, BackendView, ChangedView, EventView, ExplainView, FlowView, ReasonView, ServiceDetail,
+    ServiceRates, ServiceView, StatusView,
 };
-use crate::control::{BackendNow, Changed, Explained, FlowRow, Snapshot};
+use crate::control::{BackendNow, Changed, Condition, Explained, FlowRow, Snapshot};
 use crate::datapath::{EventCount, Explanation, FlowInfo, ReasonCount};
 use crate::health::Health;
 use crate::model::{Endpoint, Guard, Refusal, Service, ServiceName};
@@ -71,12 +71,26 @@ impl Snapshot {
             services: self.desired.services.len(),
             backends: self.desired.backend_count(),
             service_rates: self.desired.services.values().map(|service| self.rates(service)).collect(),
+            attention: self.attention(),
             reasons: self.reasons.iter().map(reason).collect(),
             events: self.events.iter().map(event).collect(),
             interfaces: self.interfaces,
             flows: self.flows,
             source_addresses: self.source_addresses,
         }
+    }
+
+    fn attention(&self) -> Vec<AttentionView> {
+        let view = |((service, backend), now): (&(ServiceName, Endpoint), &BackendNow)| AttentionView {
+            service: service.clone(),
+            backend: *backend,
+            condition: now.condition,
+            reason: now.condition_reason.clone(),
+        };
+        let mut all: Vec<_> =
+            self.backends.iter().filter(|(_, now)| now.condition != Condition::Ok).map(view).collect();
+        all.sort_by_key(|each| each.condition);
+        all
     }
 
     fn rates(&self, service: &Service) -> ServiceRates {

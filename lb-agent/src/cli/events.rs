@@ -4,6 +4,7 @@ use anyhow::bail;
 use clap::Args;
 use hyper::Method;
 
+use super::figures::plain;
 use super::output::Output;
 use crate::client::Client;
 use crate::events::{Event, Happening};
@@ -42,7 +43,8 @@ impl Arguments {
     }
 }
 
-fn line(event: &Event) -> String {
+/// What happened, without when.
+pub(super) fn summary(event: &Event) -> String {
     let text = match &event.what {
         Happening::Started { version, revision } => format!("version {version}, revision {revision}"),
         Happening::StateChanged { revision, changes } => {
@@ -63,7 +65,11 @@ fn line(event: &Event) -> String {
         Happening::InStep {} => String::new(),
         Happening::Missed { events } => format!("{events} events: this terminal was too slow"),
     };
-    format!("{}  {:15} {text}", event.time, event.what.name()).trim_end().to_owned()
+    format!("{:15} {text}", event.what.name()).trim_end().to_owned()
+}
+
+fn line(event: &Event) -> String {
+    format!("{}  {}", event.time, plain(&summary(event)))
 }
 
 fn list(keys: &[String]) -> String {

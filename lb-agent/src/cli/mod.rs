@@ -9,6 +9,7 @@ mod detach;
 mod events;
 mod explain;
 mod export;
+mod figures;
 mod flows;
 mod history;
 mod manual;
@@ -22,6 +23,7 @@ mod status;
 mod supervisor;
 mod table;
 mod telemetry;
+mod top;
 mod usage;
 
 use std::ffi::OsString;
@@ -87,6 +89,7 @@ enum Verb {
     Explain(explain::Arguments),
     Flows(flows::Arguments),
     Events(events::Arguments),
+    Top(top::Arguments),
     History(history::History),
     Rollback(history::Rollback),
     Plan(plan::Arguments),
@@ -128,6 +131,7 @@ impl Cli {
             Verb::Explain(arguments) => arguments.execute(&client(), &output),
             Verb::Flows(arguments) => arguments.execute(&client(), &output),
             Verb::Events(arguments) => arguments.execute(&client(), &output),
+            Verb::Top(arguments) => arguments.execute(client()),
             Verb::History(arguments) => arguments.execute(&client(), &output),
             Verb::Rollback(arguments) => arguments.execute(&client(), &output),
             Verb::Plan(arguments) => arguments.execute(&output),

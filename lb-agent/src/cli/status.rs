@@ -3,9 +3,10 @@
 use clap::Args;
 use hyper::Method;
 
+use super::figures::uptime;
 use super::output::Output;
 use super::table::{Column, render};
-use crate::api::types::{ServiceRates, StatusView};
+use crate::api::types::{AttentionView, ServiceRates, StatusView};
 use crate::client::Client;
 use crate::datapath::{InterfaceStatus, SourceAddress};
 use crate::model::Track;
@@ -47,7 +48,8 @@ fn screen(status: &StatusView) -> String {
         share(status.flows.active, status.flows.capacity),
     );
     let sources = sources(&status.source_addresses);
-    let parts = [head, services(&status.service_rates), sources, reasons(status), events(status)];
+    let attention = attention(&status.attention);
+    let parts = [head, services(&status.service_rates), attention, sources, reasons(status), events(status)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -79,6 +81,27 @@ fn services(services: &[ServiceRates]) -> String {
     };
     let table = render(columns, services.iter().map(row));
     if services.iter().any(by_exception) { table + BY_EXCEPTION } else { table }
+}
+
+/// Backends that something is the matter with, at most: the screen is one.
+const ATTENTION: usize = 20;
+
+/// The backends that something is the matter with, the worst first.
+fn attention(backends: &[AttentionView]) -> String {
+    use Column::Text;
+    if backends.is_empty() {
+        return String::new();
+    }
+    let columns = [Text("NOT IN ORDER"), Text("SERVICE"), Text("BACKEND"), Text("WHY")];
+    let row = |each: &AttentionView| {
+        let reason = each.reason.as_deref().unwrap_or_default();
+        [each.condition.to_string(), each.service.to_string(), each.backend.to_string(), reason.to_owned()]
+    };
+    let table = render(columns, backends.iter().take(ATTENTION).map(row));
+    match backends.len().checked_sub(ATTENTION) {
+        None | Some(0) => table,
+        Some(more) => format!("{table}... and {more} more: `lb-agent backend list`\n"),
+    }
 }
 
 /// What is not to be had where most flows are not remembered.
@@ -136,16 +159,6 @@ fn share(part: u64, whole: u64) -> String {
     }
 }
 
-fn uptime(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
-        (0, ..) => format!("{hours}h {minutes}m"),
-        _ => format!("{days}d {hours}h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -166,6 +179,10 @@ mod tests {
                 "active_backends": 1, "active_connections": 250, "connections_total": 1000,
                 "connections_per_second": 12.34, "rx_packets_per_second": 30.0, "tx_packets_per_second": 20.0, "rx_bytes_per_second": 5.6, "tx_bytes_per_second": 0.0,
             }],
+            "attention": [
+                {"service": "web", "backend": "10.0.1.12:8080", "condition": "down", "reason": "tcp connect: \u{1b}[31mrefused\n"},
+                {"service": "web", "backend": "10.0.1.13:8080", "condition": "draining", "reason": "1 connection left"},
+            ],
             "reasons": [
                 {"reason": "request_forwarded", "packets": 9000, "packets_per_second": 120.04},
                 {"reason": "reply_forwarded", "packets": 0, "packets_per_second": 0.0},
@@ -185,6 +202,10 @@ flows: 250 of 1000 (25.0 %)
 
 SERVICE  VIP                HEALTHY  ACTIVE  CONN/S  RX B/S  TX B/S
 web      10.0.0.100:80/tcp      1/2     250    12.3       6       0
+
+NOT IN ORDER  SERVICE  BACKEND         WHY
+down          web      10.0.1.12:8080  tcp connect: \\u{1b}[31mrefused\\n
+draining      web      10.0.1.13:8080  1 connection left
 
 SOURCE ADDRESS  PORTS  USED  RESTING
 10.0.1.5        31744   120        7

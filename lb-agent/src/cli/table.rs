@@ -1,5 +1,6 @@
 //! Tables for people: columns aligned, no lines, nothing folded, so that `grep` and `awk` can read them too.
 
+use super::figures::plain;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Width, presets};
 
 /// Characters between two columns.
@@ -38,7 +39,7 @@ impl<const N: usize> Table<N> {
         if self.widths.is_none() {
             table.set_header(self.columns.iter().map(|(Column::Text(title) | Column::Number(title))| *title));
         }
-        table.add_rows(rows);
+        table.add_rows(rows.into_iter().map(|row| row.map(|cell| plain(&cell))));
         let widths = self.widths.get_or_insert([0; N]);
         for ((column, kind), width) in table.column_iter_mut().zip(&self.columns).zip(&mut *widths) {
             column.set_padding((0, GAP));
@@ -64,6 +65,13 @@ mod tests {
         let rows = [["web".to_owned(), "7".to_owned()], ["a".to_owned(), "1000".to_owned()]];
         let table = render([Column::Text("NAME"), Column::Number("FLOWS")], rows);
         assert_eq!(table, "NAME  FLOWS\nweb       7\na      1000\n");
+    }
+
+    #[test]
+    fn a_cell_cannot_break_the_table_or_reach_the_terminal() {
+        let rows = [["a\nb\x1b[2J".to_owned(), "1".to_owned()]];
+        let table = render([Column::Text("NAME"), Column::Number("FLOWS")], rows);
+        assert_eq!(table, "NAME           FLOWS\na\\nb\\u{1b}[2J      1\n");
     }
 
     #[test]

@@ -24,7 +24,7 @@ fn global_options_stand_before_the_verb_or_after_it() {
 
 #[test]
 fn verbs_of_the_future_do_not_exist() {
-    for verb in ["top", "register", "capture", "help"] {
+    for verb in ["register", "capture", "help"] {
         assert_eq!(refusal(&[verb]), format!("unrecognized subcommand '{verb}'; see --help"));
     }
 }
