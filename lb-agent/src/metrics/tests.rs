@@ -155,3 +155,36 @@ async fn the_number_of_series_is_bounded_as_documented() {
     }
     assert!(none < 300, "{none} series besides");
 }
+
+/// Words of a text that begin as the names of metrics do.
+fn names(text: &str) -> BTreeSet<&str> {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    let words = text.split(|character| !is_part(character));
+    words.filter(|word| word.starts_with("lb_") || word.starts_with("process_")).collect()
+}
+
+#[test]
+fn alert_rules_and_dashboard_ask_for_nothing_that_is_not_there() {
+    let mut known = BTreeSet::from(["lb_agent".to_owned()]);
+    for Family { head, .. } in FAMILIES {
+        known.insert(head.name.to_owned());
+        if head.kind == Kind::Histogram {
+            known.extend(["bucket", "sum", "count"].map(|suffix| format!("{}_{suffix}", head.name)));
+        }
+    }
+    let rules = include_str!("../../../docs/monitoring/alerts.yml");
+    let cases = include_str!("../../../docs/monitoring/alerts_test.yml");
+    let board = include_str!("../../../docs/monitoring/grafana-dashboard.json");
+    for (file, text) in [("alerts.yml", rules), ("alerts_test.yml", cases), ("grafana-dashboard.json", board)] {
+        let asked = names(text);
+        assert!(asked.len() > 8, "{file}: {asked:?}");
+        let unknown: Vec<_> = asked.iter().filter(|name| !known.contains(**name)).collect();
+        assert!(unknown.is_empty(), "{file} asks for {unknown:?}, which nobody exports");
+    }
+    // The words that rules name as reasons and events are there too.
+    use lb_common::reason::{Event, Reason};
+    for word in ["drop_denied", "drop_service_limit", "drop_source_limit", "drop_internal"] {
+        assert!(rules.contains(word) && Reason::ALL.iter().any(|reason| reason.name() == word), "{word}");
+    }
+    assert!(rules.contains("flow_untracked") && Event::ALL.iter().any(|event| event.name() == "flow_untracked"));
+}

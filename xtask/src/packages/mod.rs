@@ -24,7 +24,7 @@ const fn tool(program: &'static str, need: Need, [apt, dnf, pacman]: [&'static s
     Tool { program, need, apt, dnf, pacman }
 }
 
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 10] = [
     tool("ip", Need::Demo, ["iproute2", "iproute", "iproute2"]),
     tool("ethtool", Need::Demo, ["ethtool", "ethtool", "ethtool"]),
     tool("curl", Need::Test, ["curl", "curl", "curl"]),
@@ -33,6 +33,8 @@ const TOOLS: [Tool; 8] = [
     tool("ping", Need::Test, ["iputils-ping", "iputils", "iputils"]),
     tool("wrk", Need::Test, ["wrk", "wrk", "wrk"]),
     tool("vagrant", Need::Ci, ["vagrant", "vagrant", "vagrant"]),
+    tool("promtool", Need::Ci, ["prometheus", "golang-github-prometheus", "prometheus"]),
+    tool("tmux", Need::Ci, ["tmux", "tmux", "tmux"]),
 ];
 
 /// What the balancer is measured beside; nginx's TCP proxy is a package of its own where it is no part of nginx.
