@@ -15,6 +15,21 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// # Errors
 /// When there is no answer, or another one than of HTTP/1.1.
 pub fn request(socket: &Path, method: &str, path: &str, body: &str) -> Result<u16> {
+    let answer = exchange(socket, method, path, body)?;
+    status(&answer).with_context(|| format!("{method} {path}: not an answer: {answer}"))
+}
+
+/// What is at a path, as it is sent.
+///
+/// # Errors
+/// When there is no answer, or the agent refuses.
+pub fn get(socket: &Path, path: &str) -> Result<String> {
+    let answer = exchange(socket, "GET", path, "")?;
+    ensure!(status(&answer) == Some(200), "GET {path}: {answer}");
+    Ok(answer.split_once("\r\n\r\n").context("no body")?.1.to_owned())
+}
+
+fn exchange(socket: &Path, method: &str, path: &str, body: &str) -> Result<String> {
     let mut stream =
         UnixStream::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
@@ -26,7 +41,7 @@ pub fn request(socket: &Path, method: &str, path: &str, body: &str) -> Result<u1
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("{method} {path}: no answer"))?;
-    status(&answer).with_context(|| format!("{method} {path}: not an answer: {answer}"))
+    Ok(answer)
 }
 
 /// [`request`] for a change that must be made.

@@ -35,6 +35,7 @@ pub mod setup;
 pub mod skip;
 mod stop;
 pub mod tally;
+pub mod terminal;
 pub mod tools;
 pub mod topology;
 #[cfg(test)]

@@ -175,7 +175,8 @@ fn alert_rules_and_dashboard_ask_for_nothing_that_is_not_there() {
     let rules = include_str!("../../../docs/monitoring/alerts.yml");
     let cases = include_str!("../../../docs/monitoring/alerts_test.yml");
     let board = include_str!("../../../docs/monitoring/grafana-dashboard.json");
-    for (file, text) in [("alerts.yml", rules), ("alerts_test.yml", cases), ("grafana-dashboard.json", board)] {
+    for (file, text) in [("alerts.yml", rules), ("alerts_test.yml", cases), ("grafana-dashboard.json", board)]
+    {
         let asked = names(text);
         assert!(asked.len() > 8, "{file}: {asked:?}");
         let unknown: Vec<_> = asked.iter().filter(|name| !known.contains(**name)).collect();
@@ -186,5 +187,7 @@ fn alert_rules_and_dashboard_ask_for_nothing_that_is_not_there() {
     for word in ["drop_denied", "drop_service_limit", "drop_source_limit", "drop_internal"] {
         assert!(rules.contains(word) && Reason::ALL.iter().any(|reason| reason.name() == word), "{word}");
     }
-    assert!(rules.contains("flow_untracked") && Event::ALL.iter().any(|event| event.name() == "flow_untracked"));
+    assert!(
+        rules.contains("flow_untracked") && Event::ALL.iter().any(|event| event.name() == "flow_untracked")
+    );
 }

@@ -17,6 +17,7 @@
 //! | `full_nat` | does full NAT need no route through the balancer, and does it refuse what it has no port for? |
 //! | `health` | is a dead backend taken out, and taken in again? |
 //! | `network` | are interfaces, links and neighbours followed? |
+//! | `observe` | is what is told true, and seen in time? |
 //! | `operations` | do ten thousand changes by eight clients end in what is desired? |
 //! | `restarts` | does traffic outlive the agent, and does `detach` leave nothing? |
 //! | `slow_backend` | does `least-connections` even out a slow backend? |
@@ -48,6 +49,8 @@ mod full_nat;
 mod health;
 #[cfg(test)]
 mod network;
+#[cfg(test)]
+mod observe;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
