@@ -1,4 +1,5 @@
-//! Connect times, measured where the strategy wants them: from the SYN that opens a flow to the backend's SYN-ACK.
+//! Connect times, from the SYN that opens a flow to the backend's SYN-ACK: of every flow where the strategy goes by them, else of
+//! one in [so many](crate::open::SAMPLED).
 //!
 //! The SYN's time is in its half-open entry, so measuring needs no other memory, and whatever takes the place of that time
 //! (a second SYN, which stamps the entry) ends the measurement: whose answer the SYN-ACK is could not be told.

@@ -37,6 +37,10 @@ pub struct Opening<A: Family> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts(pub u64);
 
+/// Of so many handshakes one is timed where no strategy goes by them: by the lowest bits of the flow's hash, of
+/// which a bucket is chosen by the highest. A power of two.
+pub const SAMPLED: u64 = 8;
+
 impl Facts {
     /// UDP.
     const DATAGRAM: u64 = 1;
@@ -52,13 +56,16 @@ impl Facts {
     /// The service has [affinity](crate::affinity).
     const STICKY: u64 = 1 << 5;
 
-    /// The strategy wants to know how long the handshake takes.
+    /// Somebody wants to know how long the handshake takes.
     const TIMED: u64 = 1 << 6;
 
-    /// The same, to be timed where the service's table says so and this begins a handshake.
+    /// The same, to be timed if this begins a handshake: always where the strategy goes by it, else one of
+    /// [so many](SAMPLED), for those who watch.
     #[inline(always)]
-    const fn timed_by(self, table: Table) -> Self {
-        let is_timed = self.has(Self::SYN) && table.index() as u8 == Index::LeastLatency as u8;
+    const fn timed_by(self, table: Table, hash: u64) -> Self {
+        let is_sampled = hash & (SAMPLED - 1) == 0;
+        let is_wanted = is_sampled || table.index() as u8 == Index::LeastLatency as u8;
+        let is_timed = self.has(Self::SYN) && is_wanted;
         Self(if is_timed { self.0 | Self::TIMED } else { self.0 })
     }
 
@@ -160,7 +167,7 @@ impl<A: Family> Opening<A> {
 /// Picks the backend of a flow that has no entry, and remembers it: a [`Choice`].
 #[inline(always)]
 pub fn open<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
-    let &Opening { client, port, service, facts, .. } = opening;
+    let &Opening { client, port, service, hash, facts } = opening;
     if !A::is_unicast(client) {
         return Choice::SOURCE_INVALID.0;
     }
@@ -181,7 +188,7 @@ pub fn open<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
     if facts.has(Facts::ENDING | Facts::LATER_FRAGMENT) {
         return choice.0;
     }
-    match remember(tables, &Opening { facts: facts.timed_by(table), ..*opening }, choice) {
+    match remember(tables, &Opening { facts: facts.timed_by(table, hash), ..*opening }, choice) {
         Some(choice) => choice.0,
         // Its next packet would go anywhere.
         None if !table.index().is_hash() => Choice::TABLE_FULL.0,

@@ -101,7 +101,8 @@ pub struct BackendView {
     /// What it carries a second.
     #[serde(flatten)]
     pub rates: Rates,
-    /// How long connecting to it took; nothing where that is not measured, as with other strategies than `least-latency`.
+    /// How long connecting to it took; with other strategies than `least-latency`, of one flow in eight. Nothing where none
+    /// was measured.
     pub connect_time: Option<ConnectTime>,
     /// How long its connections stay, by how many there are and how many are opened; nothing where few are opened.
     pub connections_stay_microseconds: Option<u64>,

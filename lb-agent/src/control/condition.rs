@@ -60,6 +60,8 @@ impl fmt::Display for Condition {
 const TIMES: u32 = 3;
 /// By how much at least: below that, nobody would notice.
 const BY: Duration = Duration::from_millis(5);
+/// Handshakes that have to have been measured: the first may have waited for a neighbour.
+const ENOUGH: u64 = 16;
 /// Connections that a slow backend has at least beyond what it would have if it were as fast as the others.
 const PILED_UP: f64 = 4.0;
 /// Connections that stay longer are held open, not waiting: how long says nothing of the backend.
@@ -123,7 +125,8 @@ fn takes_traffic(now: &BackendNow) -> bool {
 }
 
 fn connecting(now: &BackendNow) -> Option<Duration> {
-    now.connect_time.as_ref().map(|time| Duration::from_micros(time.smoothed_microseconds))
+    let time = now.connect_time.as_ref().filter(|time| time.count_total >= ENOUGH)?;
+    Some(Duration::from_micros(time.smoothed_microseconds))
 }
 
 fn checking(now: &BackendNow) -> Option<Duration> {
@@ -192,7 +195,7 @@ mod tests {
         Some(ConnectTime {
             smoothed_microseconds,
             sum_microseconds_total: 0,
-            count_total: 1,
+            count_total: 16,
             histogram: vec![],
         })
     }

@@ -67,7 +67,7 @@ pub(super) const FAMILIES: &[Family] = &[
     }),
     family(
         histogram("lb_backend_connect_duration_seconds", BACKEND),
-        "From a client's SYN to the backend's SYN-ACK, as seen in the data plane, where that is measured.",
+        "From a client's SYN to the backend's SYN-ACK, as seen in the data plane: of one TCP flow in eight, with least-latency of every one.",
         connect_times,
     ),
     // What becomes of backends.
