@@ -1,5 +1,6 @@
 //! The command line: what the verbs are, and which file carries each out.
 
+mod allocator;
 mod apply;
 mod backend;
 mod changed;

@@ -15,7 +15,7 @@ use tracing::info;
 
 use super::changed::{Changed, LOOK_EVERY};
 use super::reload::{Again, Reloader};
-use super::{Global, privilege, supervisor, telemetry};
+use super::{Global, allocator, privilege, supervisor, telemetry};
 use crate::api::{self, Api, Door};
 use crate::config::{Config, DEFAULT_PATH, InterfaceName};
 use crate::control::{self, Control, Handle, Parts, Snapshot};
@@ -53,6 +53,7 @@ again, and so does a change of one of those files.";
 impl Arguments {
     pub(super) fn execute(self, global: &Global) -> anyhow::Result<()> {
         privilege::require("run")?;
+        allocator::give_memory_back();
         let config = self.configuration(global)?;
         telemetry::start(global.verbose, global.quiet)?;
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -1,13 +1,9 @@
-//! The maps as memory: each row array is one slice, shared with the kernel or, in tests, on the heap.
+//! The maps as memory: which there are, and how many rows each has.
 //!
 //! The agent is the only writer of what is not a shared word, and writes it only while no packet can reach it: a row
 //! before anything names it, the directory half that is not read, a slot region that no service names.
 
-use std::io;
-use std::marker::PhantomData;
-use std::ops::Deref;
 use std::os::fd::AsFd;
-use std::ptr::{self, NonNull};
 
 use crate::config::{Limits, PortRange};
 use lb_common::atomic::Word;
@@ -22,14 +18,8 @@ use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::{self, SlotLine};
 use lb_common::{ABI_VERSION, maps};
-use rustix::mm::{self, MapFlags, ProtFlags};
 
-/// A row of a map: fixed layout, valid for all bit patterns, without drop glue.
-///
-/// # Safety
-///
-/// Zeroed memory, and whatever the kernel program writes, must be a valid value.
-pub(crate) unsafe trait Row {}
+use super::rows::{Row, Rows};
 
 macro_rules! rows {
     ($($row:ty),*) => {
@@ -59,79 +49,6 @@ rows!(
     ConnectTimes,
     IcmpBudget
 );
-
-/// The rows of one array.
-pub(crate) struct Rows<T: Row> {
-    base: NonNull<T>,
-    length: usize,
-    /// Bytes that are mapped.
-    bytes: usize,
-    rows: PhantomData<T>,
-}
-
-// SAFETY: rows hold plain data and atomics; the mapping belongs to the process, not to a thread.
-unsafe impl<T: Row + Send> Send for Rows<T> {}
-// SAFETY: as above; shared references allow reads and atomic operations only.
-unsafe impl<T: Row + Sync> Sync for Rows<T> {}
-
-impl<T: Row> Rows<T> {
-    /// Maps a `BPF_F_MMAPABLE` array of `length` rows.
-    pub(crate) fn map(fd: impl AsFd, length: u32) -> io::Result<Self> {
-        let bytes = Self::mapped_bytes(length);
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let base = unsafe {
-            mm::mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)?
-        };
-        Self::over(base, length, bytes)
-    }
-
-    /// As many rows of zeros, shared with nobody.
-    #[cfg(test)]
-    pub(crate) fn private(length: u32) -> io::Result<Self> {
-        let bytes = Self::mapped_bytes(length);
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let base = unsafe {
-            mm::mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)?
-        };
-        Self::over(base, length, bytes)
-    }
-
-    fn over(base: *mut std::ffi::c_void, length: u32, bytes: usize) -> io::Result<Self> {
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, length: length as usize, bytes, rows: PhantomData })
-    }
-
-    /// The kernel rounds an array's elements up to 8 bytes, which every row is a multiple of, and its whole to pages.
-    fn mapped_bytes(length: u32) -> usize {
-        const { assert!(size_of::<T>().is_multiple_of(8)) };
-        (length as usize * size_of::<T>()).next_multiple_of(rustix::param::page_size())
-    }
-
-    /// Writes a whole row that no packet can reach.
-    pub(crate) fn write(&mut self, index: usize, row: T) {
-        assert!(index < self.length, "row {index} of {}", self.length);
-        // SAFETY: in bounds, and `&mut self` says that no reference to a row is alive in this process. Volatile,
-        // since the reader is outside of what the compiler can see.
-        unsafe { self.base.add(index).write_volatile(row) }
-    }
-}
-
-impl<T: Row> Deref for Rows<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        // SAFETY: mapped for as long as `self`, initialised (zeros at least), aligned to a page.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.length) }
-    }
-}
-
-impl<T: Row> Drop for Rows<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that `map` or `private` made, and nothing borrows from it any more.
-        // Failing to unmap would only leak address space.
-        let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), self.bytes) };
-    }
-}
 
 /// How many rows each array has: what `[limits]` and the machine ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,6 +166,9 @@ impl Sizes {
     }
 }
 
+/// What grows with flows and services, and is read by the sweep, by changes and for explanations only.
+const ON_DEMAND: [&str; 5] = [maps::SLOTS, maps::FLOWS4, maps::FLOWS6, maps::CLIENT_HOPS, maps::PORTS];
+
 /// Every array of one balancer.
 pub(crate) struct Arrays {
     pub(crate) sizes: Sizes,
@@ -281,8 +201,11 @@ impl Arrays {
             sizes: &Sizes,
             descriptor: impl Fn(&str) -> anyhow::Result<F>,
         ) -> anyhow::Result<Rows<T>> {
-            Rows::map(descriptor(name)?, sizes.of(name))
-                .map_err(|error| anyhow::anyhow!("cannot map {name} into memory: {error}"))
+            let (array, length) = (descriptor(name)?, sizes.of(name));
+            let is_seldom_read = ON_DEMAND.contains(&name);
+            let rows =
+                if is_seldom_read { Rows::map_on_demand(array, length) } else { Rows::map(array, length) };
+            rows.map_err(|error| anyhow::anyhow!("cannot map {name} into memory: {error}"))
         }
         Ok(Self {
             sizes,
@@ -303,6 +226,15 @@ impl Arrays {
             traffic: rows(maps::TRAFFIC, &sizes, &descriptor)?,
             connect_times: rows(maps::CONNECT_TIMES, &sizes, &descriptor)?,
         })
+    }
+
+    /// Gives up the mappings of what is mapped on demand: they count as memory of the agent's.
+    pub(crate) fn release(&mut self) {
+        self.slots.release();
+        self.flows4.release();
+        self.flows6.release();
+        self.client_hops.release();
+        self.ports.release();
     }
 
     /// The one row of settings.
@@ -327,8 +259,8 @@ impl Arrays {
 
     /// A service's table, read back; `line` and `slots` as its table word has them.
     pub(crate) fn table(&self, line: u32, slots: u32) -> Vec<u16> {
-        let lines = self.slots.iter().skip(line as usize).take(slot::lines(slots) as usize);
-        lines.flat_map(|line| line.backends).take(slots as usize).collect()
+        let lines = self.slots.part(line as usize..(line + slot::lines(slots)) as usize);
+        lines.iter().flat_map(|line| line.backends).take(slots as usize).collect()
     }
 }
 
@@ -381,19 +313,6 @@ impl Arrays {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_written_row_reads_back() {
-        let mut rows: Rows<SlotLine> = Rows::private(3).unwrap();
-        rows.write(2, SlotLine { backends: [7; 32] });
-        assert_eq!(rows.iter().map(|line| line.backends[31]).collect::<Vec<_>>(), [0, 0, 7]);
-    }
-
-    #[test]
-    #[should_panic(expected = "row 3 of 3")]
-    fn a_write_beyond_the_end_is_caught() {
-        Rows::<SlotLine>::private(3).unwrap().write(3, SlotLine::default());
-    }
 
     #[test]
     fn every_pinned_map_has_a_size() {

@@ -172,7 +172,8 @@ fn put_service(
 fn put_source(arrays: &mut Arrays, number: u8, address: IpAddr) {
     let ports = arrays.sizes.pool_ports() as usize;
     if arrays.pool_addresses[usize::from(number)].address != address.into() {
-        for port in arrays.ports.iter().skip(usize::from(number) * ports).take(ports) {
+        let first = usize::from(number) * ports;
+        for port in arrays.ports.part(first..first + ports).iter() {
             port.state.store(PortState(port.state.load()).free().0);
         }
     }
@@ -190,11 +191,12 @@ fn take(arrays: &Arrays, rested: &mut Rested, table: Table) {
 
 fn write_table(arrays: &mut Arrays, region: u32, slots: &[u16]) {
     let first = (region * slot::lines(arrays.sizes.table_size)) as usize;
-    for (line, chunk) in (first..).zip(slots.chunks(SLOTS_PER_LINE as usize)) {
+    let lines = slots.chunks(SLOTS_PER_LINE as usize).map(|chunk| {
         let mut backends = [0; SLOTS_PER_LINE as usize];
         backends[..chunk.len()].copy_from_slice(chunk);
-        arrays.slots.write(line, SlotLine { backends });
-    }
+        SlotLine { backends }
+    });
+    arrays.slots.write_all(first, lines);
     arrays.slots.write(first + members_line(slots.len() as u32) as usize, members(slots));
 }
 

@@ -386,5 +386,6 @@ impl Datapath for Kernel {
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.flush();
         }
+        self.loaded.arrays.release();
     }
 }

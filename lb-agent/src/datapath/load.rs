@@ -11,9 +11,10 @@ use lb_common::{ABI_VERSION, maps};
 use lb_ebpf::verdict::Stage;
 use tracing::{debug, info};
 
-use super::arrays::{Arrays, Rows, Sizes};
+use super::arrays::{Arrays, Sizes};
 use super::clock;
 use super::pins::{PinDir, unpin};
+use super::rows::Rows;
 use crate::config::PortRange;
 
 /// The object that balances.

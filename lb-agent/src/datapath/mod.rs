@@ -30,6 +30,7 @@ mod observed;
 mod pins;
 mod plan;
 mod prefixes;
+mod rows;
 mod sources;
 mod start;
 mod sweep;

@@ -103,11 +103,11 @@ impl View<'_> {
         buckets: usize,
     ) -> FlowPage<FlowInfo> {
         let now = self.arrays.settings().tick(self.jiffies);
-        let v4 = self.arrays.flows4.len();
-        let total = v4 + self.arrays.flows6.len();
+        let v4 = self.arrays.flows4.count();
+        let total = v4 + self.arrays.flows6.count();
         let (from, end) = (from.min(total), total.min(from.saturating_add(buckets)));
-        let part4 = &self.arrays.flows4[from.min(v4)..end.min(v4)];
-        let part6 = &self.arrays.flows6[from.max(v4) - v4..end.max(v4) - v4];
+        let part4 = self.arrays.flows4.part(from.min(v4)..end.min(v4));
+        let part6 = self.arrays.flows6.part(from.max(v4) - v4..end.max(v4) - v4);
         let flows4 = part4.iter().flat_map(|bucket| self.live(bucket, service, now));
         let flows6 = part6.iter().flat_map(|bucket| self.live(bucket, service, now));
         FlowPage { flows: flows4.chain(flows6).collect(), next: (end < total).then_some(FlowCursor(end)) }

@@ -16,6 +16,7 @@
 //! | `floods` | do prefix lists and limits keep out whom they should, and nobody longer than they should? |
 //! | `full_nat` | does full NAT need no route through the balancer, and does it refuse what it has no port for? |
 //! | `health` | is a dead backend taken out, and taken in again? |
+//! | `idle` | does an agent that has nothing to do take next to nothing? |
 //! | `network` | are interfaces, links and neighbours followed? |
 //! | `observe` | is what is told true, and seen in time? |
 //! | `operations` | do ten thousand changes by eight clients end in what is desired? |
@@ -47,6 +48,7 @@ mod floods;
 mod full_nat;
 #[cfg(test)]
 mod health;
+mod idle;
 #[cfg(test)]
 mod network;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use lb_common::hash::scale;
 use lb_common::settings::timeout;
 
 use super::bits::BitSet;
+use crate::datapath::rows::{Row, Rows};
 
 /// What an audit knows of one table's marks.
 #[derive(Debug, Default)]
@@ -74,7 +75,10 @@ impl Marks {
     }
 
     /// Takes away the spill marks that no flow needs.
-    pub(super) fn finish<K: Key>(&mut self, buckets: &[Bucket<K>]) {
+    pub(super) fn finish<K: Key>(&mut self, buckets: &Rows<Bucket<K>>)
+    where
+        Bucket<K>: Row,
+    {
         for index in self.old.drain(..).filter(|&index| !self.homes.contains(index)) {
             buckets[index].clear_mark(Mark::Spill);
         }

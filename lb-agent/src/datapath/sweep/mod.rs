@@ -11,6 +11,7 @@ mod recount;
 
 use std::collections::BTreeSet;
 use std::mem;
+use std::ops::Range;
 use std::time::Duration;
 
 use lb_common::flow::{AFFINITY_OF, Bucket, Data, Entry, Key, State};
@@ -24,13 +25,19 @@ use rustix::time::{ClockId, clock_gettime};
 use super::arrays::Arrays;
 use super::exceptions::Pass;
 use super::observed::{Occupancy, use_of_backend, use_of_service};
+use super::rows::{self, Row};
 use super::sources;
 use bits::BitSet;
 use marks::Marks;
 use recount::Recount;
 
-/// Buckets that one tick looks at: some milliseconds of memory bandwidth. A million flows take four ticks.
-const BUCKETS_PER_TICK: usize = 1 << 18;
+/// Ticks that a pass over all but the smallest and the largest tables takes: nothing times out that fast, and an agent that has nothing
+/// to do shall take next to nothing.
+const TICKS_PER_PASS: usize = 8;
+/// Buckets that one tick looks at, at least and at most: the most is some milliseconds of memory bandwidth.
+const BUCKETS_PER_TICK: (usize, usize) = (1 << 16, 1 << 18);
+/// Buckets that are mapped at once: a megabyte or two.
+const BUCKETS_AT_ONCE: usize = 1 << 14;
 /// Ticks from the beginning of one audit to that of the next, if a pass takes no longer.
 const AUDIT_EVERY: u64 = 30;
 
@@ -96,7 +103,9 @@ impl Sweep {
     /// Returns what a pass that ended has seen of services that track by exception.
     pub(crate) fn step(&mut self, arrays: &mut Arrays, now: u64) -> Option<Pass> {
         let begin = cpu_time();
-        self.step_over(arrays, now, BUCKETS_PER_TICK);
+        let (least, most) = BUCKETS_PER_TICK;
+        let share = (arrays.flows4.count() + arrays.flows6.count()).div_ceil(TICKS_PER_PASS);
+        self.step_over(arrays, now, share.clamp(least, most));
         self.spent += cpu_time().saturating_sub(begin);
         self.begins().then(|| {
             self.spent_at_last = mem::take(&mut self.spent);
@@ -108,17 +117,11 @@ impl Sweep {
         if self.begins() {
             self.begin(arrays, now);
         }
-        let v4 = arrays.flows4.len();
-        let total = v4 + arrays.flows6.len();
+        let v4 = arrays.flows4.count();
+        let total = v4 + arrays.flows6.count();
         let end = total.min(self.next + buckets);
-        let first = self.next.min(v4);
-        for (index, bucket) in (first..).zip(&arrays.flows4[first..end.min(v4)]) {
-            self.visit(arrays, 0, (index, bucket), now);
-        }
-        let first = self.next.max(v4) - v4;
-        for (index, bucket) in (first..).zip(&arrays.flows6[first..end.max(v4) - v4]) {
-            self.visit(arrays, 1, (index, bucket), now);
-        }
+        self.visit_all(arrays, 0, &arrays.flows4, self.next.min(v4)..end.min(v4), now);
+        self.visit_all(arrays, 1, &arrays.flows6, self.next.max(v4) - v4..end.max(v4) - v4, now);
         self.next = end;
         if end == total {
             self.finish(arrays, now);
@@ -151,6 +154,24 @@ impl Sweep {
             (0u16..).zip(arrays.backends.iter()).filter(|(_, row)| use_of_backend(row) == Occupancy::Resting)
         {
             self.resting.backends.insert(id);
+        }
+    }
+
+    fn visit_all<K: Key>(
+        &mut self,
+        arrays: &Arrays,
+        table: usize,
+        rows: &rows::Rows<Bucket<K>>,
+        range: Range<usize>,
+        now: u64,
+    ) where
+        Bucket<K>: Row,
+    {
+        for first in range.clone().step_by(BUCKETS_AT_ONCE) {
+            let part = rows.part(first..range.end.min(first + BUCKETS_AT_ONCE));
+            for (index, bucket) in (first..).zip(part.iter()) {
+                self.visit(arrays, table, (index, bucket), now);
+            }
         }
     }
 

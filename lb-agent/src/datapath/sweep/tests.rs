@@ -204,7 +204,7 @@ fn at_home(arrays: &Arrays) -> Key4 {
 }
 
 /// Passes that are audits, one after another.
-fn audits(sweep: &mut Sweep, arrays: &mut Arrays, range: std::ops::Range<u64>) {
+fn audits(sweep: &mut Sweep, arrays: &mut Arrays, range: Range<u64>) {
     for number in range {
         sweep.step(arrays, NOW + number * AUDIT_EVERY);
         assert!(sweep.begins() && sweep.auditing);
