@@ -26,6 +26,7 @@ pub mod netns;
 pub mod object;
 pub mod offload;
 pub mod packet;
+pub mod pair;
 pub mod process;
 pub mod random;
 pub mod refusal;

@@ -319,7 +319,7 @@ impl Host {
 }
 
 /// Makes a veth pair between two namespaces with both ends up and behaving like wires.
-fn cable(left: (&Namespace, &str), right: (&Namespace, &str)) -> Result<()> {
+pub(crate) fn cable(left: (&Namespace, &str), right: (&Namespace, &str)) -> Result<()> {
     let [one, other] = [unique_index(), unique_index()];
     left.0.ip(&format!(
         "link add {} index {one} type veth peer name {} index {other} netns {}",

@@ -21,6 +21,7 @@
 //! | `observe` | is what is told true, and seen in time? |
 //! | `operations` | do ten thousand changes by eight clients end in what is desired? |
 //! | `restarts` | does traffic outlive the agent, and does `detach` leave nothing? |
+//! | `second_node` | does another node take over, by VRRP and by routing, and choose alike? |
 //! | `slow_backend` | does `least-connections` even out a slow backend? |
 //! | `traps` | does what other balancers got wrong in operation go right? |
 //! | `under_change` | do a thousand changes under wrk fail no request and move no flow? |
@@ -61,6 +62,8 @@ mod packets;
 mod programs;
 #[cfg(test)]
 mod restarts;
+#[cfg(test)]
+mod second_node;
 #[cfg(test)]
 mod slow_backend;
 #[cfg(test)]

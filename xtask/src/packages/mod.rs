@@ -24,7 +24,7 @@ const fn tool(program: &'static str, need: Need, [apt, dnf, pacman]: [&'static s
     Tool { program, need, apt, dnf, pacman }
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 12] = [
     tool("ip", Need::Demo, ["iproute2", "iproute", "iproute2"]),
     tool("ethtool", Need::Demo, ["ethtool", "ethtool", "ethtool"]),
     tool("curl", Need::Test, ["curl", "curl", "curl"]),
@@ -35,6 +35,8 @@ const TOOLS: [Tool; 10] = [
     tool("vagrant", Need::Ci, ["vagrant", "vagrant", "vagrant"]),
     tool("promtool", Need::Ci, ["prometheus", "golang-github-prometheus", "prometheus"]),
     tool("tmux", Need::Ci, ["tmux", "tmux", "tmux"]),
+    tool("keepalived", Need::Ci, ["keepalived", "keepalived", "keepalived"]),
+    tool("bird", Need::Ci, ["bird2", "bird", "bird"]),
 ];
 
 /// What the balancer is measured beside; nginx's TCP proxy is a package of its own where it is no part of nginx.
