@@ -9,6 +9,8 @@ use lb_tests::{needs_root, skip};
 mod cases;
 #[path = "kernel/contention.rs"]
 mod contention;
+#[path = "kernel/explain.rs"]
+mod explain;
 #[path = "kernel/flood.rs"]
 mod flood;
 
