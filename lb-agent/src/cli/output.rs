@@ -80,7 +80,7 @@ impl Output {
     ) -> anyhow::Result<()> {
         match self.format {
             Format::Table => self.text(&table(value)),
-            Format::Json => self.text(&(serde_json::to_string_pretty(value)? + "\n")),
+            Format::Json => self.text(&(without_controls(&serde_json::to_string_pretty(value)?) + "\n")),
         }
     }
 
@@ -101,7 +101,7 @@ impl Output {
     ) -> anyhow::Result<()> {
         match self.format {
             Format::Table => self.text(&(line(value) + "\n")),
-            Format::Json => self.text(&(serde_json::to_string(value)? + "\n")),
+            Format::Json => self.text(&(without_controls(&serde_json::to_string(value)?) + "\n")),
         }
     }
 
@@ -130,6 +130,19 @@ impl Output {
             let _ = writeln!(io::stderr(), "{note}");
         }
     }
+}
+
+/// JSON in which no character is left that a terminal acts on: JSON has those below a space escaped, but not DEL and the
+/// second set of controls (ECMA-48 section 5.3). They stand in strings only, where an escape means the same.
+fn without_controls(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\u{7f}'..='\u{9f}' => escaped.push_str(&format!("\\u{:04x}", u32::from(character))),
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 /// Rows that are printed together.
@@ -178,4 +191,17 @@ impl<T: Serialize, const N: usize> List<T, N> {
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let cause = error.downcast_ref::<CannotPrint>();
     cause.is_some_and(|CannotPrint(error)| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_no_character_that_a_terminal_acts_on_and_means_the_same() {
+        let hostile = "\u{9b}31m\u{7f}\x1b[2J\n\u{e9}";
+        let json = without_controls(&serde_json::to_string(hostile).unwrap());
+        assert_eq!(json, "\"\\u009b31m\\u007f\\u001b[2J\\n\u{e9}\"");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
+    }
 }
