@@ -42,6 +42,9 @@ pub enum Happening {
         version: String,
         /// The revision of the state.
         revision: u64,
+        /// For how long no agent had run; nothing where the data plane is new.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unattended_seconds: Option<u64>,
     },
     /// The desired state is another: on disk and in the kernel.
     StateChanged {

@@ -38,9 +38,15 @@ pub struct Settings {
     /// Blocks of an address.
     pub pool_blocks: u32,
     /// Zero.
-    pub reserved: [u32; 11],
+    pub reserved: u32,
+    /// When an agent last saw to the tables, in seconds of `CLOCK_BOOTTIME`; 0 where none has yet. Packets do not ask.
+    pub agent_seen: Word,
+    /// Zero.
+    pub reserved_end: [u32; 8],
 }
-row!(Settings, 128, { u32, u32, u32, u32, u32, u32, u32, u32, u64, [Word; 2], Word, Word, u32, u32, u32, [u32; 11] });
+row!(Settings, 128, {
+    u32, u32, u32, u32, u32, u32, u32, u32, u64, [Word; 2], Word, Word, u32, u32, u32, u32, Word, [u32; 8]
+});
 
 /// Flag: a frame that leaves by the interface it came in by is redirected there instead of returned with `XDP_TX`.
 ///

@@ -155,6 +155,14 @@ impl Agent {
         process.wait(STOP_TIMEOUT).map(drop)
     }
 
+    /// Sends the daemon a signal.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.as_ref().context("the agent is not running")?.signal(signal)
+    }
+
     /// Whether the agent's process runs.
     #[must_use]
     pub fn is_running(&mut self) -> bool {

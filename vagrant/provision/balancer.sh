@@ -11,7 +11,7 @@ done
 
 install -d -m 750 /etc/lb-agent
 printf 'interfaces = ["%s", "%s"]\n' "${interfaces[@]}" > /etc/lb-agent/config.toml
-install -m 644 "$checkout/vagrant/provision/lb-agent.service" /etc/systemd/system/lb-agent.service
+install -m 644 "$checkout/lb-agent/lb-agent.service" /etc/systemd/system/lb-agent.service
 # Debian's default, 3, keeps tracepoints from whoever has CAP_PERFMON alone; the kernel's own is 2. Without them all works
 # but the counters of what goes wrong after the verdict.
 echo 'kernel.perf_event_paranoid = 2' > /etc/sysctl.d/90-lb-agent.conf

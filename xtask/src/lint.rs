@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting, clippy, documentation, manifests, dependencies, virtual machines' description.
+//! `cargo xtask lint`: formatting, clippy, documentation, manifests, dependencies, virtual machines' description, the systemd unit.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::workspace;
 pub(crate) fn run() -> Result<()> {
     let ready = setup::ensure(Need::Build)?;
     bpf::build(&ready.bpf)?;
-    let checks: [(&str, &dyn Fn() -> Result<()>); 7] = [
+    let checks: [(&str, &dyn Fn() -> Result<()>); 8] = [
         ("formatting", &formatting),
         ("clippy", &clippy),
         ("clippy for BPF", &|| clippy_for_bpf(&ready.bpf)),
@@ -25,6 +25,7 @@ pub(crate) fn run() -> Result<()> {
         ("manifests", &manifests),
         ("dependencies", &dependencies),
         ("virtual machines", &virtual_machines),
+        ("systemd unit", &systemd_unit),
     ];
     let mut failed = Vec::new();
     for (name, check) in checks {
@@ -145,6 +146,23 @@ fn virtual_machines() -> Result<()> {
             .args(["validate", "--ignore-provider"])
             // Its state belongs to machines, of which none is made here.
             .env("VAGRANT_DOTFILE_PATH", workspace::products().join("vagrant")),
+    )
+}
+
+/// What the unit leaves the agent, at most, as `systemd-analyze security` counts it: 30 is an exposure of 3.0 of 10.
+const MOST_EXPOSED: &str = "30";
+
+fn systemd_unit() -> Result<()> {
+    let Some(analyze) = process::find("systemd-analyze") else {
+        println!("SKIPPED systemd unit: systemd-analyze is not installed");
+        return Ok(());
+    };
+    let step =
+        Step { name: "judge lb-agent/lb-agent.service", way_round: "give it less, see systemd.exec(5)" };
+    step.run_quietly(
+        Command::new(analyze)
+            .args(["security", "--offline=true", "--no-pager", "--threshold", MOST_EXPOSED])
+            .arg(workspace::root().join("lb-agent/lb-agent.service")),
     )
 }
 

@@ -121,6 +121,9 @@ pub struct StatusView {
     pub http: HttpCounts,
     /// Since the agent started.
     pub uptime_seconds: u64,
+    /// For how long no agent had run when this one started: packets were balanced, but health checks, drain and the expiry of idle flows stood
+    /// still. Nothing where the data plane was new.
+    pub unattended_seconds: Option<u64>,
     /// Where the program is attached, and how.
     pub interfaces: Vec<InterfaceStatus>,
     /// How many services there are.

@@ -68,6 +68,7 @@ impl Snapshot {
             in_step: self.in_step,
             http,
             uptime_seconds: self.uptime.as_secs(),
+            unattended_seconds: self.unattended.map(|time| time.as_secs()),
             services: self.desired.services.len(),
             backends: self.desired.backend_count(),
             service_rates: self.desired.services.values().map(|service| self.rates(service)).collect(),

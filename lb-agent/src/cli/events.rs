@@ -4,7 +4,7 @@ use anyhow::bail;
 use clap::Args;
 use hyper::Method;
 
-use super::figures::plain;
+use super::figures::{plain, uptime};
 use super::output::Output;
 use crate::client::Client;
 use crate::events::{Event, Happening};
@@ -46,7 +46,11 @@ impl Arguments {
 /// What happened, without when.
 pub(super) fn summary(event: &Event) -> String {
     let text = match &event.what {
-        Happening::Started { version, revision } => format!("version {version}, revision {revision}"),
+        Happening::Started { version, revision, unattended_seconds } => {
+            let away =
+                unattended_seconds.map(|seconds| format!(", after {} without an agent", uptime(seconds)));
+            format!("version {version}, revision {revision}{}", away.unwrap_or_default())
+        }
         Happening::StateChanged { revision, changes } => {
             format!("revision {revision}: {}", changes.join("; "))
         }

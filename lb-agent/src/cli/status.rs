@@ -35,9 +35,10 @@ fn screen(status: &StatusView) -> String {
         })
         .collect();
     let head = format!(
-        "lb-agent {}, up {}{}\ninterfaces: {}\nservices: {}, backends: {}, revision {}\nflows: {} of {}{}\n",
+        "lb-agent {}, up {}{}{}\ninterfaces: {}\nservices: {}, backends: {}, revision {}\nflows: {} of {}{}\n",
         status.version,
         uptime(status.uptime_seconds),
+        status.unattended_seconds.filter(|&seconds| seconds >= LONG_AWAY).map_or(String::new(), unattended),
         if status.in_step { "" } else { "; OUT OF STEP: `lb-agent events` says why" },
         if interfaces.is_empty() { "none".to_owned() } else { interfaces.join(", ") },
         status.services,
@@ -51,6 +52,13 @@ fn screen(status: &StatusView) -> String {
     let attention = attention(&status.attention);
     let parts = [head, services(&status.service_rates), attention, sources, reasons(status), events(status)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// Seconds without an agent from which on it is said: a restart takes fewer.
+const LONG_AWAY: u64 = 60;
+
+fn unattended(seconds: u64) -> String {
+    format!(" after {} without an agent: health, drain and expiry stood still meanwhile", uptime(seconds))
 }
 
 fn services(services: &[ServiceRates]) -> String {
@@ -168,7 +176,7 @@ mod tests {
     #[test]
     fn the_screen_shows_what_happened_and_nothing_else() {
         let status: StatusView = serde_json::from_value(json!({
-            "version": "0.1.0", "revision": 17, "in_step": false, "http": {"requests_total": 9, "refused_no_token_total": 1, "refused_wrong_token_total": 0, "refused_read_only_total": 0}, "uptime_seconds": 3720, "services": 1, "backends": 2,
+            "version": "0.1.0", "revision": 17, "in_step": false, "http": {"requests_total": 9, "refused_no_token_total": 1, "refused_wrong_token_total": 0, "refused_read_only_total": 0}, "uptime_seconds": 3720, "unattended_seconds": 11_520, "services": 1, "backends": 2,
             "interfaces": [{"name": "eth0", "mode": "native"}, {"name": "eth1", "mode": "generic", "problem": "it has no link"}],
             "flows": {"active": 250, "capacity": 1000, "sweep_cpu_microseconds": 5},
             "source_addresses": [{"address": "10.0.1.5", "ports": 31744, "used": 120, "resting": 7}],
@@ -195,7 +203,7 @@ mod tests {
         }))
         .unwrap();
         let expected = "\
-lb-agent 0.1.0, up 1h 2m; OUT OF STEP: `lb-agent events` says why
+lb-agent 0.1.0, up 1h 2m after 3h 12m without an agent: health, drain and expiry stood still meanwhile; OUT OF STEP: `lb-agent events` says why
 interfaces: eth0 (native), eth1 (generic; it has no link)
 services: 1, backends: 2, revision 17
 flows: 250 of 1000 (25.0 %)

@@ -259,5 +259,9 @@ impl Datapath for World {
         self.interfaces()
     }
 
+    fn unattended(&self) -> Option<Duration> {
+        None
+    }
+
     fn tick(&mut self) {}
 }

@@ -160,7 +160,9 @@ impl Control {
             tracing::debug!(step, "data plane");
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        control.events.tell(Happening::Started { version, revision: control.revision });
+        let unattended_seconds = control.datapath.unattended().map(|time| time.as_secs());
+        let revision = control.revision;
+        control.events.tell(Happening::Started { version, revision, unattended_seconds });
         let handle = Handle::new(sender, control.events.clone());
         Ok((control, handle))
     }

@@ -48,6 +48,8 @@ pub struct Snapshot {
     pub timings: Timings,
     /// Since the agent started.
     pub uptime: Duration,
+    /// For how long nobody had seen to the data plane when it did.
+    pub unattended: Option<Duration>,
 }
 
 /// A backend as it is now.
@@ -117,6 +119,7 @@ impl Control {
             counter_rates: self.sampler.counters().clone(),
             timings: self.timings.clone(),
             uptime: super::now().duration_since(self.started),
+            unattended: self.datapath.unattended(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use aya::maps::HashMap;
@@ -17,6 +18,7 @@ mod follow;
 pub use super::detach::{Detached, detach};
 
 use super::attachments::Attachments;
+use super::attendance;
 use super::clock;
 use super::diagnostics::Diagnostics;
 use super::exceptions::{self, NewTable};
@@ -89,6 +91,7 @@ struct Kernel {
     links: Links,
     host: Host,
     diagnostics: Option<Diagnostics>,
+    unattended: Option<Duration>,
     /// Holds the lock on the pin directory, too.
     pins: PinDir,
 }
@@ -125,6 +128,7 @@ impl Kernel {
             // No packet has ever read these maps.
             rest(&loaded.arrays, &mut rested);
         }
+        let unattended = attendance::unattended(&loaded.arrays);
         let mut kernel = Self {
             loaded,
             attachments,
@@ -140,6 +144,7 @@ impl Kernel {
             host: Host::new(vips, trie, sysctl),
             diagnostics,
             pins,
+            unattended,
         };
         kernel.index_rows();
         Ok(kernel)
@@ -372,6 +377,10 @@ impl Datapath for Kernel {
         })
     }
 
+    fn unattended(&self) -> Option<Duration> {
+        self.unattended
+    }
+
     fn tick(&mut self) {
         if let Err(error) = self.housekeeping() {
             warn!("idle flows are not expired: {error:#}");
@@ -387,5 +396,6 @@ impl Datapath for Kernel {
             diagnostics.flush();
         }
         self.loaded.arrays.release();
+        attendance::attend(&self.loaded.arrays);
     }
 }

@@ -8,6 +8,7 @@ mod announce;
 mod arrays;
 mod attach;
 mod attachments;
+mod attendance;
 pub mod check;
 mod clock;
 mod detach;
@@ -42,6 +43,7 @@ mod vip;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -340,6 +342,10 @@ pub trait Datapath: Send {
     /// Acts on what has changed in the network around, to be called when [`Network::changed`] says so. The interfaces
     /// that are other than before; addresses may be.
     fn follow_network(&mut self) -> Vec<InterfaceStatus>;
+
+    /// For how long nobody had seen to the data plane when this was opened: packets were balanced, but health, expiry and drain stood
+    /// still. Nothing where the data plane is new.
+    fn unattended(&self) -> Option<Duration>;
 
     /// Housekeeping: expires idle flows, frees identifiers. To be called about once a second.
     fn tick(&mut self);

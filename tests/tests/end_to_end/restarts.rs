@@ -7,8 +7,57 @@ use lb_tests::netns::Namespace;
 use lb_tests::setup::{Setup, web};
 use lb_tests::topology::{Shape, Topology};
 use lb_tests::wait;
+use rustix::process::Signal;
 
 use crate::traffic::{SOON, Traffic, assert_no_checksum_errors};
+
+/// Restarts, upgrades and reloads one after another.
+const ROUNDS: usize = 50;
+
+/// Has the next agent load the other build of the program, or this one again: it is put in the place of the one before.
+fn switch_builds(setup: &Setup, diagnostics: bool) -> anyhow::Result<()> {
+    let config = std::fs::read_to_string(setup.agent.config())?;
+    let keys = config.lines().filter(|line| !line.starts_with("diagnostics")).collect::<Vec<_>>().join("\n");
+    Ok(std::fs::write(setup.agent.config(), format!("diagnostics = {diagnostics}\n{keys}\n"))?)
+}
+
+/// Has the running agent read its configuration again, as it is or as one that cannot be used.
+fn reload(setup: &Setup, is_valid: bool) -> anyhow::Result<()> {
+    let config = std::fs::read_to_string(setup.agent.config())?;
+    if !is_valid {
+        std::fs::write(setup.agent.config(), "interfaces = 5\n")?;
+    }
+    let expected = if is_valid { "configuration-reloaded" } else { "configuration-refused" };
+    let told = || anyhow::Ok(setup.agent.must(["events"])?.matches(expected).count());
+    let before = told()?;
+    setup.agent.signal(Signal::HUP)?;
+    wait::until(SOON, expected, || Ok((told()? > before).then_some(())))?;
+    Ok(std::fs::write(setup.agent.config(), config)?)
+}
+
+#[test]
+fn fifty_kills_restarts_upgrades_and_reloads_fail_no_request() {
+    needs_root!();
+    let mut setup = Setup::serving(Shape::TwoArmed, 3).unwrap();
+    let traffic = Traffic::start(&setup);
+    for round in 0..ROUNDS {
+        match round % 5 {
+            0 => setup.agent.kill().and_then(|()| setup.agent.run()),
+            1 => setup.agent.terminate().and_then(|()| setup.agent.run()),
+            2 => setup
+                .agent
+                .terminate()
+                .and_then(|()| switch_builds(&setup, round % 2 == 0))
+                .and_then(|()| setup.agent.run()),
+            other => reload(&setup, other == 3),
+        }
+        .unwrap_or_else(|error| panic!("round {round}: {error:#}"));
+        traffic.next(100);
+    }
+    assert_eq!(traffic.next_begun(600).spread.len(), 3);
+    traffic.assert_undisturbed();
+    assert_no_checksum_errors(&setup);
+}
 
 /// Stops the agent in some way under load, starts it again, and changes something with it.
 fn outlive(stop: fn(&mut Agent) -> anyhow::Result<()>) {
@@ -72,6 +121,8 @@ fn every_acknowledged_change_outlives_a_kill() {
         setup.agent.run().unwrap();
         assert_eq!(weight(&setup), number);
     }
+    // The tables know when an agent last saw to them.
+    assert!(setup.agent.json(["status"]).unwrap()["unattended_seconds"].is_u64());
 }
 
 #[test]
