@@ -148,7 +148,9 @@ fn the_backend_with_fewer_flows_for_its_weight_wins() {
 #[test]
 fn the_two_candidates_are_never_the_same_backend() {
     // One of three is always the busiest: it may never be chosen.
-    for weights in [vec![1, 1], vec![1, 1, 1], vec![5, 1], vec![10, 1, 1], vec![1; 20]] {
+    let all = [vec![1, 1], vec![1, 1, 1], vec![5, 1], vec![10, 1, 1], vec![1; 20]];
+    // Miri takes twenty seconds for a table, and has seen all of the code by the first.
+    for weights in all.into_iter().take(if cfg!(miri) { 1 } else { usize::MAX }) {
         for busiest in 1..=weights.len() {
             let tables = tables(Index::LeastConnections, &weights);
             tables.loads[busiest].active.store(1000);
