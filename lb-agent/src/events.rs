@@ -66,6 +66,17 @@ pub enum Happening {
         /// The result that decided.
         reason: String,
     },
+    /// So few backends of a service are fit that all of them take traffic; or enough are again.
+    PanicChanged {
+        /// The service.
+        service: ServiceName,
+        /// Whether all of them take traffic.
+        panicking: bool,
+        /// How many are fit.
+        fit: usize,
+        /// How many could take traffic if they were.
+        backends: usize,
+    },
     /// The data plane was brought in step with what is wanted.
     Reconciled {
         /// What was done, in order.
@@ -113,6 +124,7 @@ impl Happening {
             Self::Started { .. } => "started",
             Self::StateChanged { .. } => "state-changed",
             Self::HealthChanged { .. } => "health-changed",
+            Self::PanicChanged { .. } => "panic-changed",
             Self::Reconciled { .. } => "reconciled",
             Self::OutOfStep { .. } => "out-of-step",
             Self::InStep {} => "in-step",

@@ -14,15 +14,7 @@ use super::state::drain;
 use super::types::BackendView;
 use crate::control::{Handle, Report};
 use crate::model::file::RawBackend;
-use crate::model::{Admin, Change, Load, Period, Removal, Weight};
-
-/// What of a backend is set; what is absent stays.
-#[derive(Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BackendChange {
-    weight: Option<Weight>,
-    admin: Option<Admin>,
-}
+use crate::model::{BackendChange, Change, Load, Period, Removal};
 
 /// How a backend goes.
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -116,9 +108,9 @@ pub(super) async fn set(
     State(control): State<Handle>,
     BackendPath(name, address): BackendPath,
     if_match: IfMatch,
-    Body(BackendChange { weight, admin }): Body<BackendChange>,
+    Body(change): Body<BackendChange>,
 ) -> Result<Tagged<BackendView>, Problem> {
-    let change = Change::SetBackend(name.clone(), address, weight, admin);
+    let change = Change::SetBackend(name.clone(), address, change);
     control.order(change, if_match.service(&name)).await?;
     show(State(control), BackendPath(name, address)).await
 }

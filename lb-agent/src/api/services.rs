@@ -78,7 +78,7 @@ pub(super) async fn set(
     if_match: IfMatch,
     Body(change): Body<ServiceChange>,
 ) -> Result<Tagged<ServiceDetail>, Problem> {
-    control.order(Change::SetService(name.clone(), change), if_match.service(&name)).await?;
+    control.order(Change::SetService(name.clone(), Box::new(change)), if_match.service(&name)).await?;
     show(State(control), ServicePath(name)).await
 }
 

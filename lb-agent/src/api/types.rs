@@ -9,8 +9,8 @@ use crate::control::{CheckNow, Condition, EffectiveWeight, LoadNow, Rates};
 use crate::datapath::{Candidate, ConnectTime, FlowLoad, InterfaceStatus, Move, SourceAddress, Traffic};
 use crate::health::Health;
 use crate::model::{
-    Admin, Affinity, Checks, Endpoint, Mode, OnBackendDown, OnNoBackend, Protocol, ServiceName, SourcePool,
-    Strategy, Track, Weight,
+    Admin, Affinity, Checks, Damping, Endpoint, Mode, OnBackendDown, OnNoBackend, PanicThreshold, Protocol,
+    ServiceName, SlowStart, SourcePool, Strategy, Track, Weight,
 };
 use crate::model::{FlowLimit, Prefix};
 
@@ -46,6 +46,9 @@ pub struct ServiceView {
     pub backends: usize,
     /// How many of them are known to be fit; where nothing is checked, all.
     pub healthy_backends: usize,
+    /// Whether so few are left that all of them take traffic, fit or not.
+    #[serde(default)]
+    pub panicking: bool,
     /// Flows open now, over its backends.
     pub active_connections: u64,
     /// Flows opened, over the backends that it has now.
@@ -66,6 +69,15 @@ pub struct ServiceDetail {
     pub allow: BTreeSet<Prefix>,
     /// Clients that do not.
     pub deny: BTreeSet<Prefix>,
+    /// Below which share of fit backends all are used.
+    #[serde(default)]
+    pub panic_threshold: PanicThreshold,
+    /// How long a backend takes to grow into its weight.
+    #[serde(default)]
+    pub slow_start: SlowStart,
+    /// How long a backend that does not stay is held out at most.
+    #[serde(default)]
+    pub damping: Damping,
     /// Its backends.
     pub backend_list: Vec<BackendView>,
 }
@@ -85,7 +97,10 @@ pub struct BackendView {
     pub load: Option<LoadNow>,
     /// What the operator wants of it.
     pub admin: Admin,
-    /// What its checks say.
+    /// Whether it takes traffic only while no other is fit.
+    #[serde(default)]
+    pub backup: bool,
+    /// Whether it is fit.
     pub health: Health,
     /// What its checks found last; nothing where none has ended.
     pub check: Option<CheckNow>,

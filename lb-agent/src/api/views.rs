@@ -10,7 +10,7 @@ use super::types::{
 use crate::control::{BackendNow, Changed, Condition, Explained, FlowRow, Snapshot};
 use crate::datapath::{EventCount, Explanation, FlowInfo, ReasonCount};
 use crate::health::Health;
-use crate::model::{Endpoint, Guard, Refusal, Service, ServiceName};
+use crate::model::{Endpoint, FitnessPolicy, Guard, Refusal, Service, ServiceName};
 
 impl Snapshot {
     /// The revision that changed a service last; of one that is not there, the latest.
@@ -28,7 +28,18 @@ impl Snapshot {
         let wanted = self.desired.service(name)?;
         let Guard { limit_new_flows, limit_source, allow, deny } = Guard::clone(&wanted.guard);
         let (service, backend_list) = (self.view(wanted), self.backends_of(name)?);
-        Ok(ServiceDetail { service, limit_new_flows, limit_source, allow, deny, backend_list })
+        let FitnessPolicy { panic_threshold, slow_start, damping } = wanted.fitness;
+        Ok(ServiceDetail {
+            service,
+            limit_new_flows,
+            limit_source,
+            allow,
+            deny,
+            panic_threshold,
+            slow_start,
+            damping,
+            backend_list,
+        })
     }
 
     /// Every backend of every service.
@@ -119,6 +130,7 @@ impl Snapshot {
             revision: self.revision_of(&service.name),
             backends: self.of(service).count(),
             healthy_backends: self.of(service).filter(|(_, now)| is_fit(now)).count(),
+            panicking: self.panicking.contains(&service.name),
             active_connections: self.of(service).map(|(_, now)| now.traffic.active_connections).sum(),
             connections_total: self.of(service).map(|(_, now)| now.traffic.connections_total).sum(),
         }
@@ -139,6 +151,7 @@ fn backend_view(service: &ServiceName, address: Endpoint, now: &BackendNow) -> B
         effective_weight: now.effective_weight,
         load: now.load,
         admin: now.backend.admin,
+        backup: now.backend.backup,
         health: now.health,
         check: now.check.clone(),
         condition: now.condition,

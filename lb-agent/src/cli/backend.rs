@@ -38,6 +38,9 @@ enum Verb {
         /// Its share of new flows relative to the others, 0 to 65535.
         #[arg(long, value_name = "N", default_value_t)]
         weight: Weight,
+        /// Gives it traffic only while no other backend is fit.
+        #[arg(long)]
+        backup: bool,
     },
     /// Changes a backend's weight or administrative state, live.
     #[command(
@@ -118,25 +121,31 @@ struct Change {
     /// `enabled`, `draining` or `maintenance` (drains, and is not checked).
     #[arg(long, value_name = "STATE")]
     admin: Option<Admin>,
+    /// Whether it takes traffic only while no other backend is fit.
+    #[arg(long, value_name = "true|false")]
+    backup: Option<bool>,
+}
+
+impl Change {
+    fn admin(admin: Admin) -> Self {
+        Self { weight: None, admin: Some(admin), backup: None }
+    }
 }
 
 impl Arguments {
     pub(super) fn execute(self, client: &Client, output: &Output) -> anyhow::Result<()> {
         match self.verb {
             Verb::List { service } => list(client, output, service.as_ref()),
-            Verb::Add { backend: Name { service, address, condition }, weight } => {
+            Verb::Add { backend: Name { service, address, condition }, weight, backup } => {
                 let call = client.call(Method::POST, &["services", service.as_str(), "backends"]);
-                let call = condition.on(call.json(&json!({ "address": address, "weight": weight })));
+                let body = json!({ "address": address, "weight": weight, "backup": backup });
+                let call = condition.on(call.json(&body));
                 let backend: BackendView = call.read()?;
                 output.done(&backend, &format!("backend {address} added to {service}"))
             }
             Verb::Set { backend, change } => backend.set(client, output, change, "changed"),
-            Verb::Drain { backend } => {
-                backend.set(client, output, Change { weight: None, admin: Some(Admin::Draining) }, "drains")
-            }
-            Verb::Enable { backend } => {
-                backend.set(client, output, Change { weight: None, admin: Some(Admin::Enabled) }, "enabled")
-            }
+            Verb::Drain { backend } => backend.set(client, output, Change::admin(Admin::Draining), "drains"),
+            Verb::Enable { backend } => backend.set(client, output, Change::admin(Admin::Enabled), "enabled"),
             Verb::Report { service, address, load, ttl } => {
                 let at = address.to_string();
                 let call = client.call(Method::PUT, &["services", service.as_str(), "backends", &at, "load"]);
@@ -168,6 +177,9 @@ impl Name {
         }
         if let Some(admin) = change.admin {
             body.insert("admin".to_owned(), json!(admin));
+        }
+        if let Some(backup) = change.backup {
+            body.insert("backup".to_owned(), json!(backup));
         }
         let at = address.to_string();
         let call = client.call(Method::PATCH, &["services", service.as_str(), "backends", &at]);
@@ -215,6 +227,15 @@ fn connect_time(backend: &BackendView) -> String {
     }
 }
 
+/// What somebody wants of a backend.
+fn admin(backend: &BackendView) -> String {
+    match (backend.removing, backend.backup) {
+        (true, _) => "removing".to_owned(),
+        (false, true) => format!("{} (backup)", backend.admin),
+        (false, false) => backend.admin.to_string(),
+    }
+}
+
 /// Backends, one a line.
 pub(super) fn backend_table(backends: &[BackendView]) -> String {
     use Column::{Number, Text};
@@ -241,7 +262,7 @@ pub(super) fn backend_table(backends: &[BackendView]) -> String {
             backend.effective_weight.to_string(),
             load(backend),
             connect_time(backend),
-            if backend.removing { "removing".to_owned() } else { backend.admin.to_string() },
+            admin(backend),
             backend.health.to_string(),
             backend.condition.to_string(),
             backend.traffic.active_connections.to_string(),

@@ -57,6 +57,10 @@ pub(super) fn summary(event: &Event) -> String {
         Happening::HealthChanged { service, backend, from, to, reason } => {
             format!("{backend} of {service}: {from} -> {to}: {reason}")
         }
+        Happening::PanicChanged { service, panicking, fit, backends } => match panicking {
+            true => format!("{service}: {fit} of {backends} backends are fit: all of them take traffic"),
+            false => format!("{service}: {fit} of {backends} backends are fit: enough again"),
+        },
         Happening::Reconciled { steps } => steps.join("; "),
         Happening::OutOfStep { error } | Happening::ConfigurationRefused { error } => error.clone(),
         Happening::ConfigurationReloaded { now, at_restart } => {

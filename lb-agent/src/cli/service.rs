@@ -11,8 +11,8 @@ use super::table::{Column, render};
 use crate::api::types::{ServiceDetail, ServiceView};
 use crate::client::Client;
 use crate::model::{
-    Affinity, Checks, Endpoint, FlowLimit, HealthArgument, Mode, OnBackendDown, OnNoBackend, PoolAddress,
-    Prefix, Protocol, ServiceName, Strategy, Track, listed,
+    Affinity, Checks, Damping, Endpoint, FlowLimit, HealthArgument, Mode, OnBackendDown, OnNoBackend,
+    PanicThreshold, PoolAddress, Prefix, Protocol, ServiceName, SlowStart, Strategy, Track, listed,
 };
 
 /// Lists, adds, changes and removes services.
@@ -84,6 +84,7 @@ Examples:
   lb-agent service set web --strategy least-connections
   lb-agent service set web --on-backend-down reset
   lb-agent service set web --affinity 10m
+  lb-agent service set web --slow-start 30s --damping 2m --panic-threshold 50%
   lb-agent service set web --limit-new-flows 5000/s,burst=10000 --limit-source 20/s,prefix=24
   lb-agent service set web --deny 198.51.100.0/24 --deny 203.0.113.7
   lb-agent service set web --unlist 203.0.113.7
@@ -135,6 +136,20 @@ struct Properties {
     /// Sources are told apart by the first L bits of their addresses, 32 of IPv4's and 64 of IPv6's unless said.
     #[arg(long, value_name = "LIMIT")]
     limit_source: Option<FlowLimit>,
+    /// Below which share of fit backends all of them take new flows, fit or not: `off` (the default), or a percentage.
+    ///
+    /// A few that are left would only be overrun by the traffic of the others. Backups do not count.
+    #[arg(long, value_name = "PERCENT|off")]
+    panic_threshold: Option<PanicThreshold>,
+    /// How long a backend that is new or has recovered takes to grow into its weight: `off` (the default), or 2s to 1h.
+    #[arg(long, value_name = "TIME|off")]
+    slow_start: Option<SlowStart>,
+    /// How long a backend that fails again and again is held out at most: `off` (the default), or 4s to 1h.
+    ///
+    /// From its third failure on, one that has recovered is held out for a sixteenth of that, and each time for twice as long
+    /// as the last.
+    #[arg(long, value_name = "TIME|off")]
+    damping: Option<Damping>,
     /// Lets clients with this prefix in, and from then on nobody who is not let in by some prefix. Several times: all of them.
     ///
     /// Where a client has several prefixes on the lists, the longest decides.
@@ -147,7 +162,7 @@ struct Properties {
 
 /// The same, and something must be said.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, args = ["strategy", "mode", "source_pool", "health", "on_no_backend", "on_backend_down", "affinity", "limit_new_flows", "limit_source", "allow", "deny", "unlist"])]
+#[group(required = true, multiple = true, args = ["strategy", "mode", "source_pool", "health", "on_no_backend", "on_backend_down", "affinity", "limit_new_flows", "limit_source", "panic_threshold", "slow_start", "damping", "allow", "deny", "unlist"])]
 struct RequiredProperties {
     #[command(flatten)]
     properties: Properties,
@@ -175,6 +190,15 @@ impl Properties {
         }
         if let Some(affinity) = affinity {
             body.insert("affinity".to_owned(), json!(affinity));
+        }
+        if let Some(threshold) = self.panic_threshold {
+            body.insert("panic-threshold".to_owned(), json!(threshold));
+        }
+        if let Some(slow_start) = self.slow_start {
+            body.insert("slow-start".to_owned(), json!(slow_start));
+        }
+        if let Some(damping) = self.damping {
+            body.insert("damping".to_owned(), json!(damping));
         }
         if !health.is_empty() {
             body.insert("health".to_owned(), json!(Checks::new(health)?));
@@ -252,12 +276,17 @@ fn service_table(services: &[ServiceView]) -> String {
             service.protocol.to_string(),
             service.strategy.to_string(),
             service.mode.to_string(),
-            format!("{}/{}", service.healthy_backends, service.backends),
+            healthy(service),
             service.active_connections.to_string(),
             service.connections_total.to_string(),
         ]
     };
     render(columns, services.iter().map(row))
+}
+
+/// How many are fit, with a mark where all are used although they are not.
+fn healthy(ServiceView { healthy_backends, backends, panicking, .. }: &ServiceView) -> String {
+    format!("{healthy_backends}/{backends}{}", if *panicking { " panic" } else { "" })
 }
 
 fn detail(detail: &ServiceDetail) -> String {
@@ -277,6 +306,9 @@ fn detail(detail: &ServiceDetail) -> String {
         ("limit-source", detail.limit_source.to_string()),
         ("allow", listed(&detail.allow)),
         ("deny", listed(&detail.deny)),
+        ("panic-threshold", detail.panic_threshold.to_string()),
+        ("slow-start", detail.slow_start.to_string()),
+        ("damping", detail.damping.to_string()),
         ("health", service.health.to_string()),
         ("revision", service.revision.to_string()),
     ];

@@ -74,7 +74,7 @@ fn each_wrong_command_line_has_its_message() {
         ),
         (
             &["service", "set", "web"],
-            "the following required arguments were not provided: <--strategy <S>|--mode <M>|--source-pool <ADDR,...>|--health <SPEC>|--on-no-backend <WHAT>|--on-backend-down <WHAT>|--affinity <TIME|off>|--limit-new-flows <LIMIT>|--limit-source <LIMIT>|--allow <PREFIX>|--deny <PREFIX>|--unlist <PREFIX>>; see --help",
+            "the following required arguments were not provided: <--strategy <S>|--mode <M>|--source-pool <ADDR,...>|--health <SPEC>|--on-no-backend <WHAT>|--on-backend-down <WHAT>|--affinity <TIME|off>|--limit-new-flows <LIMIT>|--limit-source <LIMIT>|--panic-threshold <PERCENT|off>|--slow-start <TIME|off>|--damping <TIME|off>|--allow <PREFIX>|--deny <PREFIX>|--unlist <PREFIX>>; see --help",
         ),
         (&["service", "frobnicate"], "unrecognized subcommand 'frobnicate'; see --help"),
         (
@@ -91,7 +91,7 @@ fn each_wrong_command_line_has_its_message() {
         ),
         (
             &["backend", "set", "web", "10.0.1.11:80"],
-            "the following required arguments were not provided: <--weight <N>|--admin <STATE>>; see --help",
+            "the following required arguments were not provided: <--weight <N>|--admin <STATE>|--backup <true|false>>; see --help",
         ),
         (
             &["backend", "remove", "web", "10.0.1.11:80", "--drain-timeout", "5"],

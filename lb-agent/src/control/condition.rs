@@ -20,6 +20,8 @@ use crate::model::Admin;
 pub enum Condition {
     /// Its checks say that it is unfit: it takes no traffic.
     Down,
+    /// Its checks pass, but it is held out.
+    Ejected,
     /// Its last check failed, though not often enough yet.
     Failing,
     /// It works, but takes much longer than the others of its service.
@@ -40,6 +42,7 @@ impl Condition {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Down => "down",
+            Self::Ejected => "ejected",
             Self::Failing => "failing",
             Self::Slow => "slow",
             Self::Removing => "removing",
@@ -81,6 +84,7 @@ fn condition(now: &BackendNow, slow: Option<String>) -> (Condition, Option<Strin
         _ if now.removing => (Condition::Removing, Some(left(now))),
         (_, Admin::Maintenance) => (Condition::Maintenance, Some(left(now))),
         (Health::Unhealthy, _) => (Condition::Down, failed.flatten()),
+        (Health::Ejected, _) => (Condition::Ejected, now.held.clone()),
         (_, Admin::Draining) => (Condition::Draining, Some(left(now))),
         _ if failed.is_some() => (Condition::Failing, failed.flatten()),
         _ if slow.is_some() => (Condition::Slow, slow),
@@ -152,6 +156,7 @@ fn text(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::fitness::Grown;
     use crate::control::reports::Headroom;
     use crate::control::{CheckNow, EffectiveWeight, Rates};
     use crate::datapath::{ConnectTime, Traffic};
@@ -159,11 +164,12 @@ mod tests {
 
     fn backend() -> BackendNow {
         BackendNow {
-            backend: Backend { weight: 1.into(), admin: Admin::Enabled },
+            backend: Backend::default(),
             removing: false,
             health: Health::Healthy,
+            held: None,
             check: Some(CheckNow { passed: true, took_microseconds: 300, reason: None }),
-            effective_weight: EffectiveWeight::new(1, Headroom::FULL),
+            effective_weight: EffectiveWeight::new(1, Headroom::FULL, Grown::FULL),
             load: None,
             traffic: Traffic { active_connections: 10, ..Traffic::default() },
             rates: Rates::default(),

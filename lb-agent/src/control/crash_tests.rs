@@ -19,7 +19,11 @@ fn changes() -> Vec<Change> {
     vec![
         Change::Declare { desired: declared(whole), prune: None },
         Change::AddBackend(web(), at(2), crate::model::Backend::default()),
-        Change::SetBackend(web(), at(1), Some(7.into()), None),
+        Change::SetBackend(
+            web(),
+            at(1),
+            crate::model::BackendChange { weight: Some(7.into()), ..Default::default() },
+        ),
         Change::RemoveBackend(web(), at(2), crate::model::Removal::Drain(deadline)),
         Change::RemoveBackend(web(), at(2), crate::model::Removal::Now),
         Change::RemoveService(web()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::wanted::wanted;
+use super::wanted::{Known, Pool, is_fit, wanted};
 use super::{BackendKey, Control, Timings};
 use crate::datapath::Wanted;
 use crate::events::Happening;
@@ -23,8 +23,67 @@ impl Control {
             .collect();
         self.scheduler.set(&checks, super::now());
         self.checked.retain(&checks);
-        self.verdicts = verdicts(&self.desired, &self.scheduler);
+        self.verdicts = self.judge();
+        self.tell_panics();
         self.save_failing();
+    }
+
+    /// What every backend is now, after what its checks say and what it has been through.
+    fn judge(&mut self) -> BTreeMap<BackendKey, Health> {
+        let checks = |service: &Service, address| health_of(service, address, &self.scheduler);
+        self.fitness.settle(&self.desired, checks, super::now());
+        let services = self.desired.services.values();
+        let of =
+            |service: &Service, address| ((service.name.clone(), address), self.health(service, address));
+        services.flat_map(|service| service.endpoints().map(move |address| of(service, address))).collect()
+    }
+
+    /// What a backend is.
+    pub(super) fn health(&self, service: &Service, address: Endpoint) -> Health {
+        let checks = health_of(service, address, &self.scheduler);
+        self.fitness.health(service, address, checks)
+    }
+
+    /// What is known of a backend.
+    pub(super) fn known(&self, service: &Service, address: Endpoint) -> Known {
+        Known {
+            health: self.health(service, address),
+            headroom: self.reports.headroom(&(service.name.clone(), address)),
+            grown: self.fitness.grown(service, address, super::now()),
+        }
+    }
+
+    /// Tells which services have begun to use unfit backends, and which have ended.
+    fn tell_panics(&mut self) {
+        let panics =
+            |service: &&Service| Pool::of(service, |address| self.health(service, address)) == Pool::Everyone;
+        let panicking: BTreeSet<_> =
+            self.desired.services.values().filter(panics).map(|service| service.name.clone()).collect();
+        let before = std::mem::replace(&mut self.panicking, panicking);
+        for name in before.symmetric_difference(&self.panicking) {
+            let Some(service) = self.desired.services.get(name) else { continue };
+            let panicking = self.panicking.contains(name);
+            let enabled = service.backends.iter().filter(|(_, backend)| backend.admin == Admin::Enabled);
+            let backends = enabled.clone().count();
+            let fit = enabled.filter(|(address, _)| is_fit(self.health(service, **address))).count();
+            warn!(service = %name, panicking, fit, backends, "panic");
+            self.events.tell(Happening::PanicChanged { service: name.clone(), panicking, fit, backends });
+        }
+    }
+
+    /// Acts on what time alone has changed: a backend has grown, or has been held out for long enough.
+    pub(super) fn follow_fitness(&mut self) {
+        self.take_verdicts(&[]);
+        self.carry_out_fitness();
+    }
+
+    fn carry_out_fitness(&mut self) {
+        let wanted = self.wanted();
+        if let Err(error) = self.apply(&wanted) {
+            let error = format!("{error:#}");
+            warn!(error, "the data plane did not take a change of health; trying again");
+            self.fall_out(&error);
+        }
     }
 
     /// Keeps what fails for the next agent.
@@ -46,9 +105,7 @@ impl Control {
 
     /// What the data plane would have to do for another state.
     pub(super) fn wanted_of(&self, desired: &Desired) -> Wanted {
-        let health = |service: &Service, address| health_of(service, address, &self.scheduler);
-        let headroom = |service: &Service, address| self.reports.headroom(&(service.name.clone(), address));
-        wanted(desired, health, headroom)
+        wanted(desired, |service, address| self.known(service, address))
     }
 
     /// Hands out what is due.
@@ -84,27 +141,27 @@ impl Control {
     }
 
     fn take_transitions(&mut self, transitions: &[Transition]) {
-        let after = verdicts(&self.desired, &self.scheduler);
+        if self.take_verdicts(transitions) {
+            self.save_failing();
+            self.carry_out_fitness();
+        }
+    }
+
+    /// Judges every backend anew, and tells what is other than before. True where that matters to the data plane.
+    fn take_verdicts(&mut self, transitions: &[Transition]) -> bool {
+        let after = self.judge();
         let mut matters = false;
         for (key, &to) in &after {
             let from = self.verdicts.get(key).copied().unwrap_or_default();
             if from != to {
                 self.tell_change(key, from, to, transitions);
                 // An unknown backend is treated as a healthy one.
-                matters |= from == Health::Unhealthy || to == Health::Unhealthy;
+                matters |= is_fit(from) != is_fit(to) || to == Health::Unhealthy || from == Health::Unhealthy;
             }
         }
         self.verdicts = after;
-        if !matters {
-            return;
-        }
-        self.save_failing();
-        let wanted = self.wanted();
-        if let Err(error) = self.apply(&wanted) {
-            let error = format!("{error:#}");
-            warn!(error, "the data plane did not take a change of health; trying again");
-            self.fall_out(&error);
-        }
+        self.tell_panics();
+        matters
     }
 
     fn tell_change(
@@ -118,9 +175,14 @@ impl Control {
         let checks: BTreeSet<_> =
             service.into_iter().flat_map(|service| checks_of(service, *address)).collect();
         let decisive = transitions.iter().find(|transition| checks.contains(&transition.check));
-        let reason = decisive.map_or("", |transition| transition.reason.as_str());
-        info!(service = %name, backend = %address, %from, %to, reason, "health changed");
-        let (service, backend, reason) = (name.clone(), *address, reason.to_owned());
+        let held = self.fitness.held(&(name.clone(), *address));
+        let reason = match (from, held) {
+            (_, Some(held)) => held,
+            (Health::Ejected, None) if is_fit(to) => "held out for long enough".to_owned(),
+            _ => decisive.map(|transition| transition.reason.clone()).unwrap_or_default(),
+        };
+        info!(service = %name, backend = %address, %from, %to, reason = reason.as_str(), "health changed");
+        let (service, backend) = (name.clone(), *address);
         self.events.tell(Happening::HealthChanged { service, backend, from, to, reason });
     }
 }
@@ -141,15 +203,4 @@ pub(super) fn health_of(service: &Service, address: Endpoint, scheduler: &Schedu
         all if all.contains(&Health::Unknown) => Health::Unknown,
         _ => Health::Healthy,
     }
-}
-
-fn verdicts(desired: &Desired, scheduler: &Scheduler) -> BTreeMap<BackendKey, Health> {
-    let services = desired.services.values();
-    services
-        .flat_map(|service| {
-            service
-                .endpoints()
-                .map(|address| ((service.name.clone(), address), health_of(service, address, scheduler)))
-        })
-        .collect()
 }

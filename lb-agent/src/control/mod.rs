@@ -6,6 +6,7 @@
 mod change;
 mod checked;
 mod condition;
+mod fitness;
 mod handle;
 mod health;
 mod order;
@@ -41,6 +42,7 @@ pub use change::Changed;
 pub use checked::CheckNow;
 use checked::Checked;
 pub use condition::Condition;
+use fitness::Fitness;
 use handle::Request;
 pub use handle::{ControlError, Handle};
 pub use order::{Order, Precondition, Tags, Target};
@@ -106,6 +108,9 @@ pub struct Control {
     failing: BTreeSet<Failing>,
     /// What the data plane was last told of each backend.
     verdicts: BTreeMap<BackendKey, Health>,
+    fitness: Fitness,
+    /// Services of which so few backends are fit that all take traffic.
+    panicking: BTreeSet<ServiceName>,
     /// Backends that were on their way out at the last tick already.
     leaving: BTreeSet<BackendKey>,
     checked: Checked,
@@ -142,6 +147,8 @@ impl Control {
             scheduler: Scheduler::remembering(failing.clone()),
             failing,
             verdicts: BTreeMap::new(),
+            fitness: Fitness::default(),
+            panicking: BTreeSet::new(),
             leaving: BTreeSet::new(),
             checked: Checked::default(),
             sampler: Sampler::default(),
@@ -176,6 +183,7 @@ impl Control {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = self.scheduler.next_due();
+            let fitness_due = self.fitness.next_due(&self.desired, now());
             tokio::select! {
                 request = self.requests.recv() => match request {
                     Some(request) => self.answer(request),
@@ -183,6 +191,7 @@ impl Control {
                 },
                 Some(result) = self.results.1.recv() => self.take_results(result),
                 () = until(due) => self.start_probes(),
+                () = until(fitness_due) => self.follow_fitness(),
                 Ok(()) = revisions.changed() => self.follow(),
                 () = self.network.changed() => self.follow_network(),
                 _ = ticks.tick() => self.tick(),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::BackendKey;
+use super::fitness::Grown;
 use crate::model::{Desired, Load, Service, Strategy};
 
 /// How much of a backend is unused, in steps of a twentieth.
@@ -43,14 +44,17 @@ impl Headroom {
     }
 }
 
-/// A weight times a headroom: a share of new flows.
+/// A weight times what of it counts: a share of new flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EffectiveWeight(u32);
 
 impl EffectiveWeight {
-    /// Of a weight and what there is of it.
-    pub const fn new(weight: u32, headroom: Headroom) -> Self {
-        Self(weight * headroom.0)
+    /// Parts of a weight of 1.
+    const WHOLE: u32 = Headroom::STEPS * Grown::WHOLE;
+
+    /// Of a weight, the headroom that there is, and what of it the backend has grown into.
+    pub const fn new(weight: u32, headroom: Headroom, grown: Grown) -> Self {
+        Self(weight * headroom.0 * grown.parts())
     }
 
     /// Whether it takes new flows.
@@ -58,14 +62,17 @@ impl EffectiveWeight {
         self.0 > 0
     }
 
-    /// In whole numbers, to be compared with those of the same service.
-    pub const fn shares(self) -> u32 {
-        self.0
+    /// In whole numbers, to be compared with those of the same service. As small as they can be, they make short tables:
+    /// a dimension that is whole for all of them does not count.
+    pub const fn shares(self, has_headroom: bool, is_growing: bool) -> u32 {
+        let headroom = if has_headroom { 1 } else { Headroom::STEPS };
+        let grown = if is_growing { 1 } else { Grown::WHOLE };
+        self.0 / headroom / grown
     }
 
     /// Of weights: `5`, or `1.75`.
     pub fn number(self) -> f64 {
-        f64::from(self.0) / f64::from(Headroom::STEPS)
+        f64::from(self.0) / f64::from(Self::WHOLE)
     }
 }
 
@@ -78,8 +85,8 @@ impl fmt::Display for EffectiveWeight {
 
 impl Serialize for EffectiveWeight {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.is_multiple_of(Headroom::STEPS) {
-            true => serializer.serialize_u32(self.0 / Headroom::STEPS),
+        match self.0.is_multiple_of(Self::WHOLE) {
+            true => serializer.serialize_u32(self.0 / Self::WHOLE),
             false => serializer.serialize_f64(self.number()),
         }
     }
@@ -88,7 +95,7 @@ impl Serialize for EffectiveWeight {
 impl<'de> Deserialize<'de> for EffectiveWeight {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = f64::deserialize(deserializer)?;
-        Ok(Self((number * f64::from(Headroom::STEPS)).round() as u32))
+        Ok(Self((number * f64::from(Self::WHOLE)).round() as u32))
     }
 }
 
@@ -326,7 +333,9 @@ mod tests {
 
     #[test]
     fn an_effective_weight_is_whole_where_nothing_is_reported() {
-        let json = |weight, headroom| serde_json::to_string(&EffectiveWeight::new(weight, headroom)).unwrap();
+        let json = |weight, headroom| {
+            serde_json::to_string(&EffectiveWeight::new(weight, headroom, Grown::FULL)).unwrap()
+        };
         assert_eq!(
             [json(5, Headroom::FULL), json(5, Headroom(7)), json(2, Headroom(10))],
             ["5", "1.75", "1"]

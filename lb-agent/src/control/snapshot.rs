@@ -1,21 +1,21 @@
 //! What the control task tells: plain data, true at one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::health::{checks_of, health_of};
+use super::health::checks_of;
 use super::rates::{Rates, Sample};
 use super::reports::{EffectiveWeight, LoadNow};
-use super::wanted::effective_weight;
+use super::wanted::{Known, Pool};
 use super::{BackendKey, CheckNow, Condition, Control, ControlError, Timings, condition};
 use crate::datapath::{
     ConnectTime, EventCount, Explanation, FlowCursor, FlowInfo, FlowLoad, FlowPage, InterfaceStatus,
     ReasonCount, ServiceId, SourceAddress, Traffic,
 };
 use crate::health::Health;
-use crate::model::{Admin, Backend, Desired, Endpoint, Protocol, Service, ServiceName};
+use crate::model::{Backend, Desired, Endpoint, Protocol, Service, ServiceName};
 
 /// Everything that can be shown, but for single flows.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub modified: Arc<BTreeMap<ServiceName, u64>>,
     /// Every backend, those on their way out included.
     pub backends: BTreeMap<BackendKey, BackendNow>,
+    /// Services of which so few backends are fit that all take traffic.
+    pub panicking: BTreeSet<ServiceName>,
     /// What each service carries a second.
     pub rates: BTreeMap<ServiceName, Rates>,
     /// Where the program is attached.
@@ -59,8 +61,10 @@ pub struct BackendNow {
     pub backend: Backend,
     /// Whether it goes when it has drained.
     pub removing: bool,
-    /// What its checks say.
+    /// Whether it is fit.
     pub health: Health,
+    /// Why it is held out, if it is.
+    pub held: Option<String>,
     /// What they found last, if one has ended.
     pub check: Option<CheckNow>,
     /// The weight that the data plane uses.
@@ -107,6 +111,7 @@ impl Control {
             revision: self.revision,
             modified: Arc::clone(&self.modified),
             backends: services.clone().flat_map(|service| self.backends_of(service)).collect(),
+            panicking: self.panicking.clone(),
             rates: services
                 .map(|service| (service.name.clone(), self.sampler.service(&service.name)))
                 .collect(),
@@ -125,19 +130,18 @@ impl Control {
 
     fn backends_of(&self, service: &Service) -> Vec<(BackendKey, BackendNow)> {
         let kept = service.backends.iter().map(|(address, backend)| (*address, *backend, false));
-        let leaving = service.removing.iter().map(|(address, removing)| {
-            (*address, Backend { weight: removing.weight, admin: Admin::Draining }, true)
-        });
+        let leaving = service.removing.iter().map(|(address, removing)| (*address, removing.backend(), true));
+        let pool = Pool::of(service, |address| self.health(service, address));
         let backends = kept.chain(leaving).map(|(address, backend, removing)| {
-            let health = health_of(service, address, &self.scheduler);
             let key = (service.name.clone(), address);
-            let headroom = self.reports.headroom(&key);
+            let known @ Known { health, .. } = self.known(service, address);
             let now = BackendNow {
                 backend,
                 removing,
                 health,
                 check: self.checked.worst(checks_of(service, address)),
-                effective_weight: effective_weight(service, backend, health, headroom),
+                held: self.fitness.held(&key),
+                effective_weight: pool.weight(service, backend, known),
                 load: self.reports.last(&key, super::now()),
                 traffic: self.traffic(service, address),
                 rates: self.sampler.backend(&key),

@@ -4,7 +4,7 @@ use super::fake::World;
 use super::*;
 use crate::datapath::WantedBackend;
 use crate::events::Happening;
-use crate::model::{Admin, Backend, Change, Removal, file};
+use crate::model::{Admin, Backend, BackendChange, Change, Removal, file};
 use crate::store::Draft;
 
 const STATE: &str = r#"
@@ -230,8 +230,11 @@ async fn a_backend_in_maintenance_is_left_in_peace() {
     let world = world();
     let handle = world.run();
     world.lock().dead.push(FIRST.parse().unwrap());
-    let maintenance =
-        Change::SetBackend("web".parse().unwrap(), FIRST.parse().unwrap(), None, Some(Admin::Maintenance));
+    let maintenance = Change::SetBackend(
+        "web".parse().unwrap(),
+        FIRST.parse().unwrap(),
+        BackendChange { admin: Some(Admin::Maintenance), ..BackendChange::default() },
+    );
     handle.change(maintenance, false).await.unwrap();
     let before = world.lock().probes.clone();
     time::sleep(Duration::from_secs(30)).await;
@@ -280,7 +283,11 @@ async fn a_refused_revision_that_cannot_be_taken_back_at_once_is_later() {
 async fn a_rollback_brings_back_what_was_and_drains_what_was_not_there() {
     let world = world();
     let handle = world.run();
-    let set = Change::SetBackend("web".parse().unwrap(), FIRST.parse().unwrap(), Some(9.into()), None);
+    let set = Change::SetBackend(
+        "web".parse().unwrap(),
+        FIRST.parse().unwrap(),
+        BackendChange { weight: Some(9.into()), ..BackendChange::default() },
+    );
     handle.change(set, false).await.unwrap();
     handle.change(add_backend("10.0.1.13:80"), false).await.unwrap();
     world.lock().active.insert("10.0.1.13:80".parse().unwrap(), 1);

@@ -30,6 +30,8 @@ pub enum Health {
     Healthy,
     /// They failed often enough.
     Unhealthy,
+    /// They pass, but it is held out.
+    Ejected,
 }
 
 /// A check that fails, however often it is made: what outlives the agent.
@@ -92,7 +94,7 @@ enum Next {
 
 impl Health {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Unknown, Self::Healthy, Self::Unhealthy];
+    pub const ALL: &[Self] = &[Self::Unknown, Self::Healthy, Self::Unhealthy, Self::Ejected];
 
     /// As the API has it.
     pub const fn name(self) -> &'static str {
@@ -100,6 +102,7 @@ impl Health {
             Self::Unknown => "unknown",
             Self::Healthy => "healthy",
             Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
         }
     }
 }

@@ -73,7 +73,7 @@ pub(super) const FAMILIES: &[Family] = &[
     // What becomes of backends.
     family(
         gauge("lb_backend_health", &["service", "backend", "state"]),
-        "1 for the state that the backend's checks say, 0 for the others.",
+        "1 for the state that the backend is in, 0 for the others.",
         |from, to| from.each_backend_state(to, Health::ALL, |now| now.health),
     ),
     family(
@@ -127,6 +127,15 @@ pub(super) const FAMILIES: &[Family] = &[
         gauge("lb_service_active_backends", SERVICE),
         "Backends of the service that new flows go to.",
         |from, to| from.each_service(to, |now| now.effective_weight.is_some()),
+    ),
+    family(
+        gauge("lb_service_panic", SERVICE),
+        "Whether so few backends of the service are fit that all of them take traffic.",
+        |from, to| {
+            let panicking = &from.source.snapshot.panicking;
+            let services = from.source.snapshot.desired.services.keys();
+            services.for_each(|name| to.sample(&[name.as_str()], u64::from(panicking.contains(name))));
+        },
     ),
     // Packets.
     family(

@@ -93,7 +93,7 @@ async fn what_is_exported_can_be_read_and_is_what_the_snapshot_says() {
     assert_eq!(value("lb_service_backends", &[("service", "s0")]), 3.0);
     assert_eq!(value("lb_packets_total", &[("reason", "request_forwarded")]), 9.0);
     assert_eq!(value("lb_in_step", &[]), 1.0);
-    let states: f64 = ["unknown", "healthy", "unhealthy"]
+    let states: f64 = ["unknown", "healthy", "unhealthy", "ejected"]
         .map(|state| {
             value("lb_backend_health", &[("service", "s1"), ("backend", "10.1.0.2:80"), ("state", state)])
         })

@@ -1,55 +1,16 @@
 //! For how long a client's flows follow those before them.
 
-use std::fmt;
-use std::str::FromStr;
-
 use super::period::Period;
 use super::quote::Quoted;
+use super::span::span;
 use super::text::as_text;
 
-/// Since the client's last new flow; `off` where each is balanced by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Affinity(Option<Period>);
-
-/// A text that is no affinity.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid affinity {}: write `off`, or a time from {} to {}, such as 10m", Quoted(.0), Affinity::LEAST, Affinity::MOST)]
-pub struct InvalidAffinity(String);
-
-impl Affinity {
-    /// The data plane counts in seconds.
-    const LEAST: Period = Period::from_secs(1);
-    /// Further than a day, an entry's age is not worth its room.
-    const MOST: Period = Period::from_secs(24 * 3600);
-
-    /// How long it holds.
-    pub const fn period(self) -> Option<Period> {
-        self.0
-    }
+span! {
+    /// Since the client's last new flow; `off` where each is balanced by itself.
+    ///
+    /// The data plane counts in seconds. Further than a day, an entry's age is not worth its room.
+    Affinity, InvalidAffinity, "affinity", Period::from_secs(1), Period::from_secs(24 * 3600), "10m"
 }
-
-impl fmt::Display for Affinity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(period) => period.fmt(f),
-            None => f.write_str("off"),
-        }
-    }
-}
-
-impl FromStr for Affinity {
-    type Err = InvalidAffinity;
-
-    fn from_str(text: &str) -> Result<Self, InvalidAffinity> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        let period = text.parse().ok().filter(|period| (Self::LEAST..=Self::MOST).contains(period));
-        period.map(|period| Self(Some(period))).ok_or_else(|| InvalidAffinity(text.to_owned()))
-    }
-}
-
-as_text!(Affinity);
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::affinity::Affinity;
 use super::desired::Desired;
 use super::endpoint::Endpoint;
+use super::fitness::{Damping, PanicThreshold, SlowStart};
 use super::flow_limit::FlowLimit;
 use super::guard::Guard;
 use super::health::Checks;
@@ -24,13 +25,13 @@ pub enum Change {
     /// A new service.
     AddService(Box<Service>),
     /// Other properties for a service.
-    SetService(ServiceName, ServiceChange),
+    SetService(ServiceName, Box<ServiceChange>),
     /// A service goes, with all its backends and flows.
     RemoveService(ServiceName),
     /// A new backend, or one that is being removed kept after all.
     AddBackend(ServiceName, Endpoint, Backend),
-    /// Another weight or administrative state.
-    SetBackend(ServiceName, Endpoint, Option<Weight>, Option<Admin>),
+    /// Other properties for a backend.
+    SetBackend(ServiceName, Endpoint, BackendChange),
     /// A backend goes.
     RemoveBackend(ServiceName, Endpoint, Removal),
     /// Services as declared.
@@ -76,8 +77,26 @@ pub struct ServiceChange {
     /// Prefixes that are to be on neither list.
     #[serde(default)]
     pub unlist: Vec<Prefix>,
+    /// Below which share of fit backends all are used.
+    pub panic_threshold: Option<PanicThreshold>,
+    /// How long a backend takes to grow into its weight.
+    pub slow_start: Option<SlowStart>,
+    /// How long a backend that does not stay is held out at most.
+    pub damping: Option<Damping>,
     /// What decides whether a backend is fit.
     pub health: Option<Checks>,
+}
+
+/// What of a backend is set; what is absent stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendChange {
+    /// Share of new flows.
+    pub weight: Option<Weight>,
+    /// What the operator wants of it.
+    pub admin: Option<Admin>,
+    /// Whether it takes traffic only while no other is fit.
+    pub backup: Option<bool>,
 }
 
 /// How a backend goes.
@@ -111,8 +130,8 @@ impl Change {
             Self::AddBackend(name, address, backend) => {
                 next.service_mut(name)?.add_backend(*address, *backend)?;
             }
-            Self::SetBackend(name, address, weight, admin) => {
-                next.service_mut(name)?.set_backend(*address, *weight, *admin)?;
+            Self::SetBackend(name, address, change) => {
+                next.service_mut(name)?.set_backend(*address, *change)?;
             }
             Self::RemoveBackend(name, address, removal) => {
                 next.service_mut(name)?.remove_backend(*address, *removal)?;
@@ -140,6 +159,10 @@ impl ServiceChange {
         service.on_no_backend = on_no_backend.unwrap_or(service.on_no_backend);
         service.on_backend_down = on_backend_down.unwrap_or(service.on_backend_down);
         service.affinity = affinity.unwrap_or(service.affinity);
+        let fitness = &mut service.fitness;
+        fitness.panic_threshold = self.panic_threshold.unwrap_or(fitness.panic_threshold);
+        fitness.slow_start = self.slow_start.unwrap_or(fitness.slow_start);
+        fitness.damping = self.damping.unwrap_or(fitness.damping);
         if let Some(health) = health {
             service.health = health.clone();
         }
@@ -170,6 +193,16 @@ impl ServiceChange {
     }
 }
 
+impl BackendChange {
+    fn apply(self, Backend { weight, admin, backup }: Backend) -> Backend {
+        Backend {
+            weight: self.weight.unwrap_or(weight),
+            admin: self.admin.unwrap_or(admin),
+            backup: self.backup.unwrap_or(backup),
+        }
+    }
+}
+
 fn add_service(next: &mut Desired, service: &Service) -> Result<(), Refusal> {
     if next.services.contains_key(&service.name) {
         return Err(Refusal::DuplicateService(service.name.clone()));
@@ -188,34 +221,27 @@ impl Service {
         Ok(())
     }
 
-    fn set_backend(
-        &mut self,
-        address: Endpoint,
-        weight: Option<Weight>,
-        admin: Option<Admin>,
-    ) -> Result<(), Refusal> {
+    fn set_backend(&mut self, address: Endpoint, change: BackendChange) -> Result<(), Refusal> {
         // Whoever says what a backend shall be from now on wants it to stay.
-        if let (Some(removing), Some(admin)) = (self.removing.get(&address), admin) {
-            let kept = Backend { weight: weight.unwrap_or(removing.weight), admin };
-            return self.add_backend(address, kept);
+        if let (Some(removing), Some(_)) = (self.removing.get(&address), change.admin) {
+            return self.add_backend(address, change.apply(removing.backend()));
         }
         if self.removing.contains_key(&address) {
             return Err(Refusal::BeingRemoved(self.name.clone(), address));
         }
         let unknown = || Refusal::UnknownBackend(self.name.clone(), address);
         let backend = self.backends.get_mut(&address).ok_or_else(unknown)?;
-        backend.weight = weight.unwrap_or(backend.weight);
-        backend.admin = admin.unwrap_or(backend.admin);
+        *backend = change.apply(*backend);
         Ok(())
     }
 
     fn remove_backend(&mut self, address: Endpoint, removal: Removal) -> Result<(), Refusal> {
-        let present = self.backends.remove(&address).map(|backend| backend.weight);
-        let leaving = self.removing.remove(&address).map(|removing| removing.weight);
-        let weight =
+        let present = self.backends.remove(&address);
+        let leaving = self.removing.remove(&address).map(Removing::backend);
+        let backend =
             present.or(leaving).ok_or_else(|| Refusal::UnknownBackend(self.name.clone(), address))?;
         if let Removal::Drain(deadline) = removal {
-            self.removing.insert(address, Removing { weight, deadline });
+            self.removing.insert(address, Removing::new(backend, deadline));
         }
         Ok(())
     }
@@ -266,7 +292,7 @@ impl Service {
                 None => drop(self.backends.insert(*address, *backend)),
                 Some(Removal::Now) => {}
                 Some(Removal::Drain(deadline)) => {
-                    self.removing.insert(*address, Removing { weight: backend.weight, deadline });
+                    self.removing.insert(*address, Removing::new(*backend, deadline));
                 }
             }
         }
@@ -282,6 +308,10 @@ mod tests {
     use super::*;
     use crate::model::file;
     use crate::model::file::tests::any_state;
+
+    fn admin(admin: Admin) -> BackendChange {
+        BackendChange { admin: Some(admin), ..BackendChange::default() }
+    }
 
     fn state() -> Desired {
         let text = r#"
@@ -325,7 +355,7 @@ mod tests {
 
     #[test]
     fn enabling_or_adding_it_again_keeps_it() {
-        let enable = Change::SetBackend(web(), at("10.0.1.11:80"), None, Some(Admin::Enabled));
+        let enable = Change::SetBackend(web(), at("10.0.1.11:80"), admin(Admin::Enabled));
         assert_eq!(enable.apply(&removed_gently()).unwrap(), state());
         let add = Change::AddBackend(web(), at("10.0.1.11:80"), Backend::default());
         let service = add.apply(&removed_gently()).unwrap().services.remove(&web()).unwrap();
@@ -359,7 +389,7 @@ mod tests {
                 "service `web` has no backend 10.0.1.99:80: `lb-agent backend list web` shows those that it has",
             ),
             (
-                Change::SetBackend(web(), nowhere, None, Some(Admin::Draining)),
+                Change::SetBackend(web(), nowhere, admin(Admin::Draining)),
                 "service `web` has no backend 10.0.1.99:80: `lb-agent backend list web` shows those that it has",
             ),
             (
@@ -374,7 +404,11 @@ mod tests {
         for (change, message) in cases {
             assert_eq!(change.apply(&state()).unwrap_err().to_string(), message);
         }
-        let heavier = Change::SetBackend(web(), there, Some(Weight::from(9)), None);
+        let heavier = Change::SetBackend(
+            web(),
+            there,
+            BackendChange { weight: Some(9.into()), ..BackendChange::default() },
+        );
         assert_eq!(
             heavier.apply(&removed_gently()).unwrap_err().to_string(),
             "backend 10.0.1.11:80 of service `web` is being removed: keep it with `lb-agent backend enable web 10.0.1.11:80` first"

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use super::desired::Desired;
 use super::endpoint::Endpoint;
 use super::prefix::Prefix;
-use super::service::Service;
+use super::service::{Backend, Service};
 
 /// One line for each object that comes, goes or changes, in the order of their names.
 pub fn differences(before: &Desired, after: &Desired) -> Vec<String> {
@@ -41,7 +41,7 @@ fn properties(before: &Service, after: &Service) -> impl Iterator<Item = String>
 }
 
 /// Every property that can differ between two services of one name, as text.
-fn described(service: &Service) -> [(&'static str, String); 14] {
+fn described(service: &Service) -> [(&'static str, String); 17] {
     [
         ("vip", service.vip.to_string()),
         ("protocol", service.protocol.to_string()),
@@ -56,6 +56,9 @@ fn described(service: &Service) -> [(&'static str, String); 14] {
         ("limit-source", service.guard.limit_source.to_string()),
         ("allow", listed(&service.guard.allow)),
         ("deny", listed(&service.guard.deny)),
+        ("panic-threshold", service.fitness.panic_threshold.to_string()),
+        ("slow-start", service.fitness.slow_start.to_string()),
+        ("damping", service.fitness.damping.to_string()),
         ("health", service.health.to_string()),
     ]
 }
@@ -82,20 +85,21 @@ fn backend(before: &Service, after: &Service, address: Endpoint) -> Option<Strin
     let (was_there, is_leaving) = (before.backends.get(&address), after.removing.get(&address));
     match (was_there, after.backends.get(&address)) {
         (None, Some(new)) if before.removing.contains_key(&address) => {
-            Some(format!("keep backend {name} {address}: weight {}, {}", new.weight, new.admin))
+            Some(format!("keep backend {name} {address}: {}", wanted(*new)))
         }
-        (None, Some(new)) => {
-            Some(format!("add backend {name} {address}: weight {}, {}", new.weight, new.admin))
-        }
+        (None, Some(new)) => Some(format!("add backend {name} {address}: {}", wanted(*new))),
         (Some(_), None) if is_leaving.is_some() => Some(format!("drain and remove backend {name} {address}")),
         (None, None) if is_leaving.is_some() => None,
         (_, None) => Some(format!("remove backend {name} {address}")),
-        (Some(old), Some(new)) if old != new => Some(format!(
-            "set backend {name} {address}: weight {}, {} -> weight {}, {}",
-            old.weight, old.admin, new.weight, new.admin
-        )),
+        (Some(old), Some(new)) if old != new => {
+            Some(format!("set backend {name} {address}: {} -> {}", wanted(*old), wanted(*new)))
+        }
         (Some(_), Some(_)) => None,
     }
+}
+
+fn wanted(Backend { weight, admin, backup }: Backend) -> String {
+    format!("weight {weight}, {admin}{}", if backup { ", backup" } else { "" })
 }
 
 #[cfg(test)]

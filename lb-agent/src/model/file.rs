@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::affinity::Affinity;
 use super::desired::Desired;
 use super::endpoint::Endpoint;
+use super::fitness::{Damping, FitnessPolicy, PanicThreshold, SlowStart};
 use super::flow_limit::FlowLimit;
 use super::guard::Guard;
 use super::health::{Checks, HealthSpec};
@@ -66,6 +67,12 @@ pub struct RawService {
     allow: BTreeSet<Prefix>,
     #[serde(default)]
     deny: BTreeSet<Prefix>,
+    #[serde(default, rename = "panic-threshold")]
+    panic_threshold: PanicThreshold,
+    #[serde(default, rename = "slow-start")]
+    slow_start: SlowStart,
+    #[serde(default)]
+    damping: Damping,
     health: Option<Checks>,
     #[serde(default, rename = "backend")]
     backends: Vec<RawBackend>,
@@ -81,6 +88,8 @@ pub struct RawBackend {
     weight: Weight,
     #[serde(default)]
     admin: Admin,
+    #[serde(default)]
+    backup: bool,
 }
 
 /// Reads a state file. `origin` names it in errors.
@@ -148,7 +157,9 @@ impl RawService {
     pub fn service(self) -> Result<Service, Refusal> {
         let Self { limit_new_flows, limit_source, allow, deny, .. } = self;
         let guard = Guard { limit_new_flows, limit_source, allow, deny };
+        let Self { panic_threshold, slow_start, damping, .. } = self;
         let mut service = Service {
+            fitness: FitnessPolicy { panic_threshold, slow_start, damping },
             guard: Arc::new(guard.for_vip(self.vip)),
             strategy: self.strategy,
             mode: self.mode,
@@ -174,7 +185,7 @@ impl RawService {
 impl RawBackend {
     /// The backend it describes, without its address.
     pub fn backend(&self) -> Backend {
-        Backend { weight: self.weight, admin: self.admin }
+        Backend { weight: self.weight, admin: self.admin, backup: self.backup }
     }
 }
 
@@ -210,6 +221,9 @@ fn print_service(text: &mut String, service: &Service) -> std::fmt::Result {
     writeln!(text, "limit-source = \"{}\"", service.guard.limit_source)?;
     print_prefixes(text, "allow", &service.guard.allow)?;
     print_prefixes(text, "deny", &service.guard.deny)?;
+    writeln!(text, "panic-threshold = \"{}\"", service.fitness.panic_threshold)?;
+    writeln!(text, "slow-start = \"{}\"", service.fitness.slow_start)?;
+    writeln!(text, "damping = \"{}\"", service.fitness.damping)?;
     if service.health.is_empty() {
         writeln!(text, "\n[service.health]\ntype = \"none\"")?;
     }
@@ -223,6 +237,9 @@ fn print_service(text: &mut String, service: &Service) -> std::fmt::Result {
         writeln!(text, "address = \"{address}\"")?;
         writeln!(text, "weight = {}", backend.weight)?;
         writeln!(text, "admin = \"{}\"", backend.admin)?;
+        if backend.backup {
+            writeln!(text, "backup = true")?;
+        }
     }
     Ok(())
 }

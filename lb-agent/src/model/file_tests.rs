@@ -49,25 +49,43 @@ fn any_guard() -> impl Generator<Value = Guard> {
     )
 }
 
+fn any_fitness() -> impl Generator<Value = FitnessPolicy> {
+    (0..=100u8, 1..=3600u64, 3..=3600u64).prop_map(|(percent, start, damping)| FitnessPolicy {
+        panic_threshold: format!("{percent}%").parse().unwrap_or_default(),
+        slow_start: format!("{start}s").parse().unwrap_or_default(),
+        damping: format!("{damping}s").parse().unwrap_or_default(),
+    })
+}
+
 fn any_service() -> impl Generator<Value = Service> {
-    let backend = (any::<u16>(), select(Admin::ALL))
-        .prop_map(|(weight, admin)| Backend { weight: Weight::from(weight), admin });
+    let backend = (any::<u16>(), select(Admin::ALL), any::<bool>())
+        .prop_map(|(weight, admin, backup)| Backend { weight: Weight::from(weight), admin, backup });
     let words =
         (select(Protocol::ALL), select(Strategy::ALL), select(OnNoBackend::ALL), select(OnBackendDown::ALL));
     let backends = btree_map(any_endpoint(), backend, 0..4);
-    ("[A-Za-z0-9._-]{1,63}", any_endpoint(), words, any_checks(), backends, any_guard()).prop_map(
-        |(name, vip, (protocol, strategy, on_no_backend, on_backend_down), health, backends, guard)| {
-            Service {
-                strategy,
-                on_no_backend,
-                on_backend_down,
-                guard: Arc::new(guard.for_vip(vip)),
+    ("[A-Za-z0-9._-]{1,63}", any_endpoint(), words, any_checks(), backends, any_guard(), any_fitness())
+        .prop_map(
+            |(
+                name,
+                vip,
+                (protocol, strategy, on_no_backend, on_backend_down),
                 health,
                 backends,
-                ..Service::new(name.parse().unwrap(), vip, protocol)
-            }
-        },
-    )
+                guard,
+                fitness,
+            )| {
+                Service {
+                    strategy,
+                    on_no_backend,
+                    on_backend_down,
+                    guard: Arc::new(guard.for_vip(vip)),
+                    fitness,
+                    health,
+                    backends,
+                    ..Service::new(name.parse().unwrap(), vip, protocol)
+                }
+            },
+        )
 }
 
 /// Any state as far as its file is concerned; not every one of them passes [`Desired::validate`].
@@ -101,6 +119,9 @@ limit-new-flows = "none"
 limit-source = "none"
 allow = []
 deny = []
+panic-threshold = "off"
+slow-start = "off"
+damping = "off"
 
 [service.health]
 type = "tcp"
@@ -162,7 +183,7 @@ fn each_bad_file_has_its_message() {
     let cases = [
         (
             format!("{SERVICE}colour = \"red\"\n"),
-            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `source_pool`, `track`, `on-no-backend`, `on-backend-down`, `affinity`, `limit-new-flows`, `limit-source`, `allow`, `deny`, `health`, `backend`",
+            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `source_pool`, `track`, `on-no-backend`, `on-backend-down`, `affinity`, `limit-new-flows`, `limit-source`, `allow`, `deny`, `panic-threshold`, `slow-start`, `damping`, `health`, `backend`",
         ),
         (
             format!("{SERVICE}strategy = \"fastest\"\n"),

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::affinity::Affinity;
 use super::endpoint::Endpoint;
+use super::fitness::FitnessPolicy;
 use super::guard::Guard;
 use super::health::Checks;
 use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
@@ -38,6 +39,8 @@ pub struct Service {
     pub affinity: Affinity,
     /// Who gets in, and how often. Shared: a list can be long.
     pub guard: Arc<Guard>,
+    /// What of its backends takes new flows, and how fast they come back.
+    pub fitness: FitnessPolicy,
     /// What decides whether a backend is fit.
     pub health: Checks,
     /// Those that belong to it.
@@ -53,6 +56,8 @@ pub struct Backend {
     pub weight: Weight,
     /// What the operator wants of it.
     pub admin: Admin,
+    /// Whether it takes traffic only while no other is fit.
+    pub backup: bool,
 }
 
 /// A backend that drains and goes with its last flow, or when its time is up.
@@ -60,8 +65,22 @@ pub struct Backend {
 pub struct Removing {
     /// The weight it had, for the case that it is kept after all.
     pub weight: Weight,
+    /// Whether it was a backup, for the same.
+    pub backup: bool,
     /// When it goes, flows or not. Wall-clock time: it outlives the agent.
     pub deadline: SystemTime,
+}
+
+impl Removing {
+    /// A backend that goes.
+    pub fn new(Backend { weight, backup, .. }: Backend, deadline: SystemTime) -> Self {
+        Self { weight, backup, deadline }
+    }
+
+    /// The backend while it is on its way out.
+    pub fn backend(self) -> Backend {
+        Backend { weight: self.weight, backup: self.backup, admin: Admin::Draining }
+    }
 }
 
 impl Service {
@@ -79,6 +98,7 @@ impl Service {
             on_backend_down: OnBackendDown::default(),
             affinity: Affinity::default(),
             guard: Arc::default(),
+            fitness: FitnessPolicy::default(),
             health: Checks::default_of(protocol),
             backends: BTreeMap::new(),
             removing: BTreeMap::new(),

@@ -62,7 +62,7 @@ fn state(weight: u16) -> Desired {
     let mut desired = file::parse(&text, "state").unwrap();
     let web = desired.service_mut(&"web".parse().unwrap()).unwrap();
     let deadline = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let removing = Removing { weight: Weight::from(3), deadline };
+    let removing = Removing { weight: Weight::from(3), backup: false, deadline };
     web.removing.insert("10.0.1.11:80".parse().unwrap(), removing);
     desired
 }

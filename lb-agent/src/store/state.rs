@@ -69,6 +69,8 @@ struct RawRemoving {
     service: ServiceName,
     address: Endpoint,
     weight: Weight,
+    #[serde(default)]
+    backup: bool,
     /// Unix time.
     deadline_seconds: u64,
 }
@@ -115,14 +117,14 @@ pub(super) fn parse_info(text: &str, origin: &str) -> Result<RevisionInfo, Strin
 
 fn desired(services: Vec<RawService>, removing: Vec<RawRemoving>) -> Result<Desired, String> {
     let mut desired = RawState::from(services).desired().map_err(|refusal| refusal.to_string())?;
-    for RawRemoving { service, address, weight, deadline_seconds } in removing {
+    for RawRemoving { service, address, weight, backup, deadline_seconds } in removing {
         let deadline = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(deadline_seconds));
         let deadline = deadline.ok_or_else(|| format!("no such time: {deadline_seconds}"))?;
         let owner = desired.service_mut(&service).map_err(|refusal| refusal.to_string())?;
         if owner.backends.contains_key(&address) {
             return Err(format!("backend {address} of service `{service}` is both kept and removed"));
         }
-        owner.removing.insert(address, Removing { weight, deadline });
+        owner.removing.insert(address, Removing { weight, backup, deadline });
     }
     Ok(desired)
 }
@@ -147,11 +149,12 @@ pub(super) fn print(revision: &Revision) -> String {
 
 fn removing(desired: &Desired) -> impl Iterator<Item = String> {
     desired.services.values().flat_map(|service| {
-        service.removing.iter().map(|(address, Removing { weight, deadline })| {
+        service.removing.iter().map(|(address, Removing { weight, backup, deadline })| {
             let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
             let name = &service.name;
+            let backup = if *backup { "backup = true\n" } else { "" };
             format!(
-                "\n[[removing]]\nservice = \"{name}\"\naddress = \"{address}\"\nweight = {weight}\ndeadline_seconds = {deadline}\n"
+                "\n[[removing]]\nservice = \"{name}\"\naddress = \"{address}\"\nweight = {weight}\n{backup}deadline_seconds = {deadline}\n"
             )
         })
     })
@@ -239,7 +242,7 @@ mod tests {
             let deadline = SystemTime::UNIX_EPOCH + Duration::from_secs(deadline);
             for service in desired.services.values_mut() {
                 let leaving = service.backends.pop_first();
-                service.removing.extend(leaving.map(|(at, b)| (at, Removing { weight: b.weight, deadline })));
+                service.removing.extend(leaving.map(|(at, b)| (at, Removing::new(b, deadline))));
             }
             let revision = Revision::default().succeeded_by(number, Draft::new(desired).because("\"a\\\n\u{1b}".to_owned()));
             let read = parse(&print(&revision), "f").unwrap();

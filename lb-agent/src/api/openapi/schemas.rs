@@ -7,7 +7,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::control::EffectiveWeight;
 use crate::model::{
-    Affinity, Checks, Endpoint, FlowLimit, Load, Period, Prefix, ServiceName, SourcePool, Timestamp, Weight,
+    Affinity, Checks, Damping, Endpoint, FlowLimit, Load, PanicThreshold, Period, Prefix, ServiceName,
+    SlowStart, SourcePool, Timestamp, Weight,
 };
 
 /// Values that are text with a form of their own.
@@ -33,6 +34,9 @@ text! {
     ServiceName, "1 to 63 of the characters A-Z a-z 0-9 . _ -", "web";
     Endpoint, "`ADDR:PORT`, or `[ADDR]:PORT` for IPv6", "10.0.0.100:80";
     Affinity, "`off`, or a time from 1s to 24h", "10m";
+    SlowStart, "`off`, or a time from 2s to 1h", "30s";
+    Damping, "`off`, or a time from 4s to 1h", "2m";
+    PanicThreshold, "`off`, or a percentage from 1% to 100%", "50%";
     Period, "A number with its unit: ms, s, m or h", "5m";
     FlowLimit, "`N/s[,burst=M]`, for sources also `[,prefix=L]`, or `none`", "1000/s,burst=2000";
     Prefix, "`ADDR/LENGTH`, or an address alone", "10.0.0.0/8";

@@ -14,7 +14,7 @@ fn a_service_is_listed_with_the_fields_of_the_contract() {
         "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "affinity": "off",
         "health": ["tcp,interval=2s,timeout=1s,rise=2,fall=3"],
         "revision": 2,
-        "backends": 1, "active_connections": 3, "connections_total": 21,
+        "backends": 1, "panicking": false, "active_connections": 3, "connections_total": 21,
     }]);
     server.world.lock().active.insert("10.0.1.11:8080".parse().unwrap(), 3);
     let mut listed = server.get(&["services"]);
@@ -31,7 +31,7 @@ fn a_backend_is_listed_with_the_fields_of_the_contract() {
     // Its first check may have ended.
     listed[0].as_object_mut().unwrap().remove("check").unwrap();
     let expected = json!([{
-        "service": "web", "address": "10.0.1.11:8080", "weight": 5, "effective_weight": 5, "admin": "enabled",
+        "service": "web", "address": "10.0.1.11:8080", "weight": 5, "effective_weight": 5, "admin": "enabled", "backup": false,
         "load": null, "connect_time": null, "removing": false, "active_connections": 0, "connections_total": 0, "rx_packets_total": 0,
         "tx_packets_total": 0, "rx_bytes_total": 0, "tx_bytes_total": 0, "connections_per_second": 0.0, "rx_packets_per_second": 0.0,
         "tx_packets_per_second": 0.0, "rx_bytes_per_second": 0.0, "tx_bytes_per_second": 0.0, "connections_stay_microseconds": null,

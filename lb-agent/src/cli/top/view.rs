@@ -270,7 +270,9 @@ fn events(app: &App, frame: &mut Frame<'_>, area: Rect, service: Option<&str>) {
 
 fn concerns(event: &Event, service: &str) -> bool {
     match &event.what {
-        Happening::HealthChanged { service: of, .. } => of.as_str() == service,
+        Happening::HealthChanged { service: of, .. } | Happening::PanicChanged { service: of, .. } => {
+            of.as_str() == service
+        }
         Happening::StateChanged { changes: lines, .. } | Happening::Reconciled { steps: lines } => {
             lines.iter().any(|line| line.split_whitespace().any(|word| word.trim_end_matches(':') == service))
         }
@@ -308,7 +310,7 @@ impl App {
         match condition {
             Condition::Ok if self.without_colours => Style::new(),
             Condition::Ok => self.style(Color::Green),
-            Condition::Down => self.style(Color::Red),
+            Condition::Down | Condition::Ejected => self.style(Color::Red),
             Condition::Failing | Condition::Slow => self.style(Color::Yellow),
             Condition::Removing | Condition::Draining | Condition::Maintenance => self.style(Color::Cyan),
         }
