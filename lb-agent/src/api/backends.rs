@@ -12,9 +12,9 @@ use super::extract::{BackendPath, Body, Parameters, ServicePath};
 use super::problem::{NotDone, Problem};
 use super::state::drain;
 use super::types::BackendView;
-use crate::control::{Handle, Report};
+use crate::control::{Handle, Order, Renewal, Report};
 use crate::model::file::RawBackend;
-use crate::model::{BackendChange, Change, Load, Period, Removal};
+use crate::model::{BackendChange, Change, Load, Period, Removal, Weight};
 
 /// How a backend goes.
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -161,6 +161,60 @@ pub(super) async fn report(
 ) -> Result<Tagged<BackendView>, Problem> {
     control.report(name.clone(), address, report.check()?).await?;
     show(State(control), BackendPath(name, address)).await
+}
+
+/// What a backend says of itself when it registers, and again before its time is up.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LeaseRenewal {
+    /// How long it is fit without another: 1s to 1h.
+    ttl: Period,
+    /// Its share of new flows; what it has, or 1, where absent.
+    weight: Option<Weight>,
+    /// How loaded it is, from 0, idle, to 1, full; nothing where it does not tell.
+    load: Option<Load>,
+}
+
+/// Adds the backend where it is not there. Only that, and another `ttl` or `weight`, is a revision; a heartbeat is none.
+#[utoipa::path(
+    put,
+    path = "/v1/services/{name}/backends/{address}/lease",
+    params(BackendPath),
+    request_body(content = LeaseRenewal),
+    responses(
+        (status = 204, description = "Registered, until the time is up"),
+        NotDone,
+    )
+)]
+pub(super) async fn renew(
+    State(control): State<Handle>,
+    BackendPath(name, address): BackendPath,
+    Body(LeaseRenewal { ttl, weight, load }): Body<LeaseRenewal>,
+) -> Result<StatusCode, Problem> {
+    let lease = ttl
+        .to_string()
+        .parse()
+        .map_err(|_| Problem::invalid(&format!("invalid ttl {ttl}: a registration holds for 1s to 1h")))?;
+    control.renew(name, address, Renewal { lease, weight, load }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a server does that stops: its flows finish, and it goes with the last, or after 5 minutes.
+#[utoipa::path(
+    delete,
+    path = "/v1/services/{name}/backends/{address}/lease",
+    params(BackendPath),
+    responses(
+        (status = 204, description = "Drains, and goes with its last flow"),
+        NotDone,
+    )
+)]
+pub(super) async fn give_up(
+    State(control): State<Handle>,
+    BackendPath(name, address): BackendPath,
+) -> Result<StatusCode, Problem> {
+    control.order(Change::RemoveBackend(name, address, drain(None)), Order::default()).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// 202 with the backend while it drains, 204 once there is nothing left to show.

@@ -9,8 +9,8 @@ use crate::control::{CheckNow, Condition, EffectiveWeight, LoadNow, Rates};
 use crate::datapath::{Candidate, ConnectTime, FlowLoad, InterfaceStatus, Move, SourceAddress, Traffic};
 use crate::health::Health;
 use crate::model::{
-    Admin, Affinity, Checks, Damping, Endpoint, Mode, OnBackendDown, OnNoBackend, PanicThreshold, Protocol,
-    ServiceName, SlowStart, SourcePool, Strategy, Track, Weight,
+    Admin, Affinity, Checks, Damping, Endpoint, Lease, Mode, OnBackendDown, OnNoBackend, PanicThreshold,
+    Protocol, ServiceName, SlowStart, SourcePool, Strategy, Track, Weight,
 };
 use crate::model::{FlowLimit, Prefix};
 
@@ -100,6 +100,9 @@ pub struct BackendView {
     /// Whether it takes traffic only while no other is fit.
     #[serde(default)]
     pub backup: bool,
+    /// How long it is fit after it was last heard of; `off` where nothing is to be heard.
+    #[serde(default)]
+    pub lease: Lease,
     /// Whether it is fit.
     pub health: Health,
     /// What its checks found last; nothing where none has ended.

@@ -152,6 +152,7 @@ fn backend_view(service: &ServiceName, address: Endpoint, now: &BackendNow) -> B
         load: now.load,
         admin: now.backend.admin,
         backup: now.backend.backup,
+        lease: now.backend.lease,
         health: now.health,
         check: now.check.clone(),
         condition: now.condition,

@@ -83,7 +83,7 @@ fn condition(now: &BackendNow, slow: Option<String>) -> (Condition, Option<Strin
     match (now.health, now.backend.admin) {
         _ if now.removing => (Condition::Removing, Some(left(now))),
         (_, Admin::Maintenance) => (Condition::Maintenance, Some(left(now))),
-        (Health::Unhealthy, _) => (Condition::Down, failed.flatten()),
+        (Health::Unhealthy, _) => (Condition::Down, now.held.clone().or(failed.flatten())),
         (Health::Ejected, _) => (Condition::Ejected, now.held.clone()),
         (_, Admin::Draining) => (Condition::Draining, Some(left(now))),
         _ if failed.is_some() => (Condition::Failing, failed.flatten()),

@@ -37,8 +37,12 @@ impl Grown {
 #[derive(Debug, Default)]
 pub(super) struct Fitness {
     courses: BTreeMap<BackendKey, Course>,
+    /// When each backend with a lease was heard of last; at the start each gets its whole time anew.
+    heard: BTreeMap<BackendKey, Instant>,
     /// Whether what comes is new. What is there when the agent starts is not.
     has_begun: bool,
+    /// Looked for when something changes, not whenever it is asked for: the latter is after every check.
+    due: Option<Instant>,
 }
 
 /// How a backend has fared.
@@ -92,22 +96,37 @@ impl Fitness {
             desired.services.get(name).is_some_and(|service| service.backends.contains_key(address))
         };
         self.courses.retain(|key, _| is_kept(key));
+        self.heard.retain(|key, _| is_kept(key));
         let new = self.has_begun.then_some(now);
         for service in desired.services.values() {
             for (address, backend) in &service.backends {
+                if backend.lease.period().is_some() {
+                    self.heard.entry((service.name.clone(), *address)).or_insert(now);
+                }
+                let is_down =
+                    self.is_missed(service, *address, now) || checks(service, *address) == Health::Unhealthy;
                 let course = self
                     .courses
                     .entry((service.name.clone(), *address))
                     .or_insert(Course { stand: Stand::In { since: new }, ..Course::default() });
-                let is_down = checks(service, *address) == Health::Unhealthy;
                 course.follow(service.fitness.damping, backend.admin, is_down, now);
             }
         }
         self.has_begun = true;
+        self.due = self.find_due(desired, now);
     }
 
     /// What a backend is, of which its checks say this.
-    pub(super) fn health(&self, service: &Service, address: Endpoint, checks: Health) -> Health {
+    pub(super) fn health(
+        &self,
+        service: &Service,
+        address: Endpoint,
+        checks: Health,
+        now: Instant,
+    ) -> Health {
+        if self.is_missed(service, address, now) {
+            return Health::Unhealthy;
+        }
         let is_damped = service.fitness.damping.period().is_some();
         match self.courses.get(&(service.name.clone(), address)).map(|course| &course.stand) {
             Some(Stand::Held { .. }) if is_damped && checks != Health::Unhealthy => Health::Ejected,
@@ -115,8 +134,29 @@ impl Fitness {
         }
     }
 
-    /// Why it is held out, if it is.
-    pub(super) fn held(&self, backend: &BackendKey) -> Option<String> {
+    /// A backend has been heard of.
+    pub(super) fn hear(&mut self, backend: BackendKey, now: Instant) {
+        self.heard.insert(backend, now);
+    }
+
+    /// Whether a backend should have been heard of.
+    fn is_missed(&self, service: &Service, address: Endpoint, now: Instant) -> bool {
+        self.missed_at(service, address).is_some_and(|at| now >= at)
+    }
+
+    /// When a backend is out unless it is heard of before.
+    fn missed_at(&self, service: &Service, address: Endpoint) -> Option<Instant> {
+        let lease = service.backends.get(&address)?.lease.period()?;
+        Some(*self.heard.get(&(service.name.clone(), address))? + lease.duration())
+    }
+
+    /// Why a backend is out whose checks pass, if it is.
+    pub(super) fn held(&self, service: &Service, address: Endpoint, now: Instant) -> Option<String> {
+        if self.is_missed(service, address, now) {
+            let lease = service.backends.get(&address)?.lease;
+            return Some(format!("no heartbeat for {lease}"));
+        }
+        let backend = &(service.name.clone(), address);
         let Course { stand: Stand::Held { time, .. }, falls, .. } = self.courses.get(backend)? else {
             return None;
         };
@@ -136,8 +176,12 @@ impl Fitness {
         }
     }
 
-    /// When something changes by itself.
-    pub(super) fn next_due(&self, desired: &Desired, now: Instant) -> Option<Instant> {
+    /// When something may change by itself.
+    pub(super) const fn next_due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn find_due(&self, desired: &Desired, now: Instant) -> Option<Instant> {
         let due = |(key, course): (&BackendKey, &Course)| match course.stand {
             Stand::Held { until, .. } => Some(until),
             Stand::In { since: Some(since) } => {
@@ -149,7 +193,10 @@ impl Fitness {
             }
             Stand::In { since: None } | Stand::Out => None,
         };
-        self.courses.iter().filter_map(due).min()
+        let leased = self.heard.keys().filter_map(|(name, address)| {
+            self.missed_at(desired.services.get(name)?, *address).filter(|at| *at > now)
+        });
+        self.courses.iter().filter_map(due).chain(leased).min()
     }
 }
 

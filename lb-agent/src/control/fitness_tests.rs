@@ -33,7 +33,7 @@ impl Lab {
     /// What the backend is while its checks say that.
     fn is(&mut self, checks: Health) -> Health {
         self.fitness.settle(&self.desired, |_, _| checks, self.now);
-        self.fitness.health(self.service(), first(), checks)
+        self.fitness.health(self.service(), first(), checks, self.now)
     }
 
     fn service(&self) -> &Service {
@@ -54,7 +54,7 @@ impl Lab {
     fn fall(&mut self) -> Option<Duration> {
         assert_eq!(self.is(Health::Unhealthy), Health::Unhealthy);
         self.is(Health::Healthy);
-        let until = self.fitness.next_due(&self.desired, self.now);
+        let until = self.fitness.next_due();
         until.map(|until| until - self.now)
     }
 }
@@ -67,7 +67,7 @@ fn a_backend_that_recovers_grows_along_the_ramp_in_sixteen_steps() {
     lab.is(Health::Healthy);
     lab.start = lab.now;
     let mut steps = 0;
-    while let Some(due) = lab.fitness.next_due(&lab.desired, lab.now) {
+    while let Some(due) = lab.fitness.next_due() {
         assert!(due > lab.now, "time goes on");
         for at in [lab.now, due - Duration::from_millis(1)] {
             lab.now = at;
@@ -109,13 +109,15 @@ fn one_that_falls_again_and_again_is_held_out_for_longer_each_time() {
     let held: Vec<_> = (0..9).map(|_| lab.fall().map(|time| time.as_secs())).collect();
     assert_eq!(held, [None, None, Some(2), Some(4), Some(8), Some(16), Some(32), Some(32), Some(32)]);
     assert_eq!(lab.is(Health::Healthy), Health::Ejected);
-    let key = ("web".parse().unwrap(), first());
-    assert_eq!(lab.fitness.held(&key).unwrap(), "failed 9 times: held out for 32.0 s");
+    assert_eq!(
+        lab.fitness.held(lab.service(), first(), lab.now).unwrap(),
+        "failed 9 times: held out for 32.0 s"
+    );
     lab.now += SECOND * 31;
     assert_eq!(lab.is(Health::Healthy), Health::Ejected);
     lab.now += SECOND;
     assert_eq!(lab.is(Health::Healthy), Health::Healthy);
-    assert_eq!(lab.fitness.held(&key), None);
+    assert_eq!(lab.fitness.held(lab.service(), first(), lab.now), None);
     lab.now += SECOND * 31;
     assert_eq!(lab.fall(), Some(SECOND * 32), "it has not stayed for long enough");
     lab.now += SECOND * 32;
@@ -197,4 +199,49 @@ async fn a_flapping_backend_is_held_out_and_let_in_again_in_the_data_plane_and_t
     assert!(shares() > 0 && handle.snapshot().await.unwrap().panicking.len() == 1);
     world.lock().dead.remove(1);
     waited("enough", 3, &|| told(&handle).last().unwrap() == "panic false: 1 of 2").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_registered_itself_is_out_when_it_is_not_heard_of_and_in_when_it_is_again() {
+    let world = crate::control::fake::World::default();
+    world.lock().saved = state("[service.health]\ntype = \"none\"");
+    let handle = world.run();
+    let (name, second): (crate::model::ServiceName, Endpoint) =
+        ("web".parse().unwrap(), "10.0.1.12:80".parse().unwrap());
+    let renewal = |seconds: &str, load: Option<&str>| crate::control::Renewal {
+        lease: seconds.parse().unwrap(),
+        weight: Some(4.into()),
+        load: load.map(|load| load.parse().unwrap()),
+    };
+    let renew = async |load| handle.renew(name.clone(), second, renewal("10s", load)).await.unwrap();
+    let shares = || world.backend("10.0.1.12:80").map(|backend| backend.shares);
+    renew(None).await;
+    assert_eq!(shares(), Some(4));
+    let revisions = world.lock().revisions.len();
+    for _ in 0..5 {
+        tokio::time::sleep(SECOND * 9).await;
+        renew(Some("0.5")).await;
+        assert_eq!(shares(), Some(4));
+    }
+    assert_eq!(world.lock().revisions.len(), revisions, "a heartbeat is no revision");
+    assert_eq!(
+        handle.snapshot().await.unwrap().backends[&(name.clone(), second)].load.unwrap().reported.get(),
+        0.5
+    );
+    tokio::time::sleep(SECOND * 9).await;
+    assert_eq!(shares(), Some(4), "its time is not up");
+    tokio::time::sleep(SECOND + Duration::from_millis(100)).await;
+    assert_eq!(shares(), Some(0));
+    assert_eq!(told(&handle), ["unknown -> unhealthy: no heartbeat for 10s"]);
+    renew(None).await;
+    assert_eq!(shares(), Some(4));
+    assert_eq!(told(&handle)[1], "unhealthy -> unknown: heard of again");
+    // An agent that starts anew gives it all of its time.
+    drop(handle);
+    let again = world.run();
+    tokio::time::sleep(SECOND * 9).await;
+    assert_eq!(shares(), Some(4));
+    tokio::time::sleep(SECOND * 2).await;
+    assert_eq!(shares(), Some(0));
+    assert_eq!(told(&again), ["unknown -> unhealthy: no heartbeat for 10s"]);
 }

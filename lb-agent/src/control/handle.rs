@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
 use super::change::Changed;
+use super::lease::Renewal;
 use super::order::Order;
 use super::reports::Report;
 use super::snapshot::{Explained, FlowRow, Snapshot};
@@ -62,6 +63,7 @@ pub(super) enum Request {
     History { reply: Reply<Vec<RevisionInfo>> },
     Revision { number: u64, reply: Reply<Revision> },
     Report { service: ServiceName, backend: Endpoint, report: Report, reply: Reply<()> },
+    Renew { service: ServiceName, backend: Endpoint, renewal: Renewal, reply: Reply<()> },
     Ping { reply: Reply<()> },
     Snapshot { reply: Reply<Snapshot> },
     Flows { service: Option<ServiceName>, from: FlowCursor, reply: Reply<FlowPage<FlowRow>> },
@@ -136,6 +138,19 @@ impl Handle {
         report: Report,
     ) -> Result<(), ControlError> {
         self.ask(|reply| Request::Report { service, backend, report, reply }).await
+    }
+
+    /// Hears of a backend: registers it where it is not there, or is another.
+    ///
+    /// # Errors
+    /// Where there is no such service, or the backend cannot be added.
+    pub async fn renew(
+        &self,
+        service: ServiceName,
+        backend: Endpoint,
+        renewal: Renewal,
+    ) -> Result<(), ControlError> {
+        self.ask(|reply| Request::Renew { service, backend, renewal, reply }).await
     }
 
     /// Returns when the task has got to it.

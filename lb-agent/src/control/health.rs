@@ -41,7 +41,7 @@ impl Control {
     /// What a backend is.
     pub(super) fn health(&self, service: &Service, address: Endpoint) -> Health {
         let checks = health_of(service, address, &self.scheduler);
-        self.fitness.health(service, address, checks)
+        self.fitness.health(service, address, checks, super::now())
     }
 
     /// What is known of a backend.
@@ -175,10 +175,14 @@ impl Control {
         let checks: BTreeSet<_> =
             service.into_iter().flat_map(|service| checks_of(service, *address)).collect();
         let decisive = transitions.iter().find(|transition| checks.contains(&transition.check));
-        let held = self.fitness.held(&(name.clone(), *address));
+        let held = service.and_then(|service| self.fitness.held(service, *address, super::now()));
+        let is_leased = service
+            .and_then(|service| service.backends.get(address))
+            .is_some_and(|backend| backend.lease.period().is_some());
         let reason = match (from, held) {
             (_, Some(held)) => held,
             (Health::Ejected, None) if is_fit(to) => "held out for long enough".to_owned(),
+            (Health::Unhealthy, None) if decisive.is_none() && is_leased => "heard of again".to_owned(),
             _ => decisive.map(|transition| transition.reason.clone()).unwrap_or_default(),
         };
         info!(service = %name, backend = %address, %from, %to, reason = reason.as_str(), "health changed");

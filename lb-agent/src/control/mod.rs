@@ -9,6 +9,7 @@ mod condition;
 mod fitness;
 mod handle;
 mod health;
+mod lease;
 mod order;
 mod rates;
 mod reports;
@@ -45,6 +46,7 @@ pub use condition::Condition;
 use fitness::Fitness;
 use handle::Request;
 pub use handle::{ControlError, Handle};
+pub use lease::Renewal;
 pub use order::{Order, Precondition, Tags, Target};
 pub use rates::Rates;
 use rates::Sampler;
@@ -183,7 +185,7 @@ impl Control {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = self.scheduler.next_due();
-            let fitness_due = self.fitness.next_due(&self.desired, now());
+            let fitness_due = self.fitness.next_due();
             tokio::select! {
                 request = self.requests.recv() => match request {
                     Some(request) => self.answer(request),
@@ -216,6 +218,9 @@ impl Control {
             }
             Request::Report { service, backend, report, reply } => {
                 drop(reply.send(self.take_report(service, backend, report)));
+            }
+            Request::Renew { service, backend, renewal, reply } => {
+                drop(reply.send(self.renew(&service, backend, renewal)));
             }
             Request::Ping { reply } => drop(reply.send(Ok(()))),
             Request::Snapshot { reply } => drop(reply.send(Ok(self.snapshot()))),

@@ -140,7 +140,7 @@ impl Control {
                 removing,
                 health,
                 check: self.checked.worst(checks_of(service, address)),
-                held: self.fitness.held(&key),
+                held: self.fitness.held(service, address, super::now()),
                 effective_weight: pool.weight(service, backend, known),
                 load: self.reports.last(&key, super::now()),
                 traffic: self.traffic(service, address),

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::affinity::Affinity;
 use super::desired::Desired;
 use super::endpoint::Endpoint;
-use super::fitness::{Damping, PanicThreshold, SlowStart};
+use super::fitness::{Damping, Lease, PanicThreshold, SlowStart};
 use super::flow_limit::FlowLimit;
 use super::guard::Guard;
 use super::health::Checks;
@@ -97,6 +97,8 @@ pub struct BackendChange {
     pub admin: Option<Admin>,
     /// Whether it takes traffic only while no other is fit.
     pub backup: Option<bool>,
+    /// How long it is fit after it was last heard of.
+    pub lease: Option<Lease>,
 }
 
 /// How a backend goes.
@@ -194,11 +196,12 @@ impl ServiceChange {
 }
 
 impl BackendChange {
-    fn apply(self, Backend { weight, admin, backup }: Backend) -> Backend {
+    fn apply(self, Backend { weight, admin, backup, lease }: Backend) -> Backend {
         Backend {
             weight: self.weight.unwrap_or(weight),
             admin: self.admin.unwrap_or(admin),
             backup: self.backup.unwrap_or(backup),
+            lease: self.lease.unwrap_or(lease),
         }
     }
 }

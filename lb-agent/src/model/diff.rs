@@ -98,8 +98,10 @@ fn backend(before: &Service, after: &Service, address: Endpoint) -> Option<Strin
     }
 }
 
-fn wanted(Backend { weight, admin, backup }: Backend) -> String {
-    format!("weight {weight}, {admin}{}", if backup { ", backup" } else { "" })
+fn wanted(Backend { weight, admin, backup, lease }: Backend) -> String {
+    let backup = if backup { ", backup" } else { "" };
+    let lease = lease.period().map(|period| format!(", lease {period}")).unwrap_or_default();
+    format!("weight {weight}, {admin}{backup}{lease}")
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::affinity::Affinity;
 use super::desired::Desired;
 use super::endpoint::Endpoint;
-use super::fitness::{Damping, FitnessPolicy, PanicThreshold, SlowStart};
+use super::fitness::{Damping, FitnessPolicy, Lease, PanicThreshold, SlowStart};
 use super::flow_limit::FlowLimit;
 use super::guard::Guard;
 use super::health::{Checks, HealthSpec};
@@ -90,6 +90,8 @@ pub struct RawBackend {
     admin: Admin,
     #[serde(default)]
     backup: bool,
+    #[serde(default)]
+    lease: Lease,
 }
 
 /// Reads a state file. `origin` names it in errors.
@@ -185,7 +187,7 @@ impl RawService {
 impl RawBackend {
     /// The backend it describes, without its address.
     pub fn backend(&self) -> Backend {
-        Backend { weight: self.weight, admin: self.admin, backup: self.backup }
+        Backend { weight: self.weight, admin: self.admin, backup: self.backup, lease: self.lease }
     }
 }
 
@@ -239,6 +241,9 @@ fn print_service(text: &mut String, service: &Service) -> std::fmt::Result {
         writeln!(text, "admin = \"{}\"", backend.admin)?;
         if backend.backup {
             writeln!(text, "backup = true")?;
+        }
+        if backend.lease != Lease::default() {
+            writeln!(text, "lease = \"{}\"", backend.lease)?;
         }
     }
     Ok(())

@@ -58,8 +58,14 @@ fn any_fitness() -> impl Generator<Value = FitnessPolicy> {
 }
 
 fn any_service() -> impl Generator<Value = Service> {
-    let backend = (any::<u16>(), select(Admin::ALL), any::<bool>())
-        .prop_map(|(weight, admin, backup)| Backend { weight: Weight::from(weight), admin, backup });
+    let backend = (any::<u16>(), select(Admin::ALL), any::<bool>(), 0..10u8).prop_map(
+        |(weight, admin, backup, lease)| Backend {
+            weight: Weight::from(weight),
+            admin,
+            backup,
+            lease: format!("{lease}s").parse().unwrap_or_default(),
+        },
+    );
     let words =
         (select(Protocol::ALL), select(Strategy::ALL), select(OnNoBackend::ALL), select(OnBackendDown::ALL));
     let backends = btree_map(any_endpoint(), backend, 0..4);

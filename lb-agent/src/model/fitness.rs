@@ -33,6 +33,11 @@ span! {
     Damping, InvalidDamping, "damping", Period::from_secs(4), Period::from_secs(3600), "2m"
 }
 
+span! {
+    /// How long a backend that has registered itself is fit after it was last heard of; `off` where nothing is to be heard.
+    Lease, InvalidLease, "lease", Period::from_secs(1), Period::from_secs(3600), "10s"
+}
+
 /// The percentage of fit backends below which all of them take traffic, fit or not; `off` where unfit ones never do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PanicThreshold(Option<u8>);

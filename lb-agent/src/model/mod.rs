@@ -32,7 +32,7 @@ pub use change::{BackendChange, Change, Removal, ServiceChange};
 pub use desired::Desired;
 pub use diff::{differences, listed};
 pub use endpoint::Endpoint;
-pub use fitness::{Damping, FitnessPolicy, PanicThreshold, SlowStart};
+pub use fitness::{Damping, FitnessPolicy, Lease, PanicThreshold, SlowStart};
 pub use flow_limit::FlowLimit;
 pub use guard::Guard;
 pub use health::{Checks, HealthArgument, HealthSpec};

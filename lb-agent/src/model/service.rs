@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::affinity::Affinity;
 use super::endpoint::Endpoint;
-use super::fitness::FitnessPolicy;
+use super::fitness::{FitnessPolicy, Lease};
 use super::guard::Guard;
 use super::health::Checks;
 use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
@@ -58,6 +58,8 @@ pub struct Backend {
     pub admin: Admin,
     /// Whether it takes traffic only while no other is fit.
     pub backup: bool,
+    /// How long it is fit after it was last heard of.
+    pub lease: Lease,
 }
 
 /// A backend that drains and goes with its last flow, or when its time is up.
@@ -79,7 +81,7 @@ impl Removing {
 
     /// The backend while it is on its way out.
     pub fn backend(self) -> Backend {
-        Backend { weight: self.weight, backup: self.backup, admin: Admin::Draining }
+        Backend { weight: self.weight, backup: self.backup, admin: Admin::Draining, lease: Lease::default() }
     }
 }
 

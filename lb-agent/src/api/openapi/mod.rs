@@ -52,6 +52,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(backends::list_of, backends::add))
         .routes(routes!(backends::show, backends::set, backends::remove))
         .routes(routes!(backends::report))
+        .routes(routes!(backends::renew, backends::give_up))
         .routes(routes!(backends::list))
         .routes(routes!(state::get, state::put).layer(DefaultBodyLimit::max(MAX_STATE)))
         .routes(routes!(revisions::list))

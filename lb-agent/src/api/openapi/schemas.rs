@@ -7,7 +7,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::control::EffectiveWeight;
 use crate::model::{
-    Affinity, Checks, Damping, Endpoint, FlowLimit, Load, PanicThreshold, Period, Prefix, ServiceName,
+    Affinity, Checks, Damping, Endpoint, FlowLimit, Lease, Load, PanicThreshold, Period, Prefix, ServiceName,
     SlowStart, SourcePool, Timestamp, Weight,
 };
 
@@ -34,6 +34,7 @@ text! {
     ServiceName, "1 to 63 of the characters A-Z a-z 0-9 . _ -", "web";
     Endpoint, "`ADDR:PORT`, or `[ADDR]:PORT` for IPv6", "10.0.0.100:80";
     Affinity, "`off`, or a time from 1s to 24h", "10m";
+    Lease, "`off`, or a time from 1s to 1h", "10s";
     SlowStart, "`off`, or a time from 2s to 1h", "30s";
     Damping, "`off`, or a time from 4s to 1h", "2m";
     PanicThreshold, "`off`, or a percentage from 1% to 100%", "50%";

@@ -39,7 +39,7 @@ pub struct HttpCounts {
     pub refused_no_token_total: u64,
     /// Those with a token that is none of ours.
     pub refused_wrong_token_total: u64,
-    /// Those that wanted to change something with a token to read, or without tokens being set up.
+    /// Those that wanted what their token is not for, or to change something without tokens being set up.
     pub refused_read_only_total: u64,
 }
 
@@ -49,6 +49,7 @@ enum Denial {
     NoToken,
     WrongToken,
     ReadOnly,
+    OtherService,
     NoTokens,
 }
 
@@ -64,7 +65,8 @@ struct Log {
 }
 
 impl Denial {
-    const ALL: [Self; 4] = [Self::NoToken, Self::WrongToken, Self::ReadOnly, Self::NoTokens];
+    const ALL: [Self; 5] =
+        [Self::NoToken, Self::WrongToken, Self::ReadOnly, Self::OtherService, Self::NoTokens];
 
     fn reason(self) -> &'static str {
         match self {
@@ -73,6 +75,9 @@ impl Denial {
             }
             Self::WrongToken => "the token is none of those in the agent's token_file",
             Self::ReadOnly => "the token is one to read with: a change needs one to write with",
+            Self::OtherService => {
+                "the token is one to register backends of one service with, and for nothing else"
+            }
             Self::NoTokens => {
                 "changes over TCP need a token: set http.token_file in the agent's configuration, or use its socket"
             }
@@ -86,7 +91,7 @@ impl Denial {
             Self::WrongToken => {
                 (StatusCode::UNAUTHORIZED, Some("Bearer realm=\"lb-agent\", error=\"invalid_token\""))
             }
-            Self::ReadOnly => (
+            Self::ReadOnly | Self::OtherService => (
                 StatusCode::FORBIDDEN,
                 Some("Bearer realm=\"lb-agent\", error=\"insufficient_scope\", scope=\"write\""),
             ),
@@ -113,11 +118,13 @@ impl Gate {
             requests_total: self.requests.load(Relaxed),
             refused_no_token_total: refused(Denial::NoToken),
             refused_wrong_token_total: refused(Denial::WrongToken),
-            refused_read_only_total: refused(Denial::ReadOnly) + refused(Denial::NoTokens),
+            refused_read_only_total: refused(Denial::ReadOnly)
+                + refused(Denial::OtherService)
+                + refused(Denial::NoTokens),
         }
     }
 
-    fn decide(&self, method: &Method, headers: &HeaderMap) -> Result<(), Denial> {
+    fn decide(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Denial> {
         let is_reading = matches!(*method, Method::GET | Method::HEAD);
         let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(tokens) = tokens else {
@@ -127,6 +134,9 @@ impl Gate {
         match header.to_str().ok().and_then(bearer).and_then(|token| tokens.scope(token)) {
             None => Err(Denial::WrongToken),
             Some(Scope::Read) if !is_reading => Err(Denial::ReadOnly),
+            Some(Scope::Register(service)) if !is_lease(method, path, service.as_str()) => {
+                Err(Denial::OtherService)
+            }
             Some(_) => Ok(()),
         }
     }
@@ -158,6 +168,16 @@ impl Log {
     }
 }
 
+/// Whether a request is about the registration of a backend of that service. Names of services need no encoding in a path.
+fn is_lease(method: &Method, path: &str, service: &str) -> bool {
+    let backend = path
+        .strip_prefix("/v1/services/")
+        .and_then(|path| path.strip_prefix(service))
+        .and_then(|path| path.strip_prefix("/backends/"))
+        .and_then(|path| path.strip_suffix("/lease"));
+    matches!(*method, Method::PUT | Method::DELETE) && backend.is_some_and(|backend| !backend.contains('/'))
+}
+
 /// The token of an `Authorization` header. The scheme's name is written in any case (RFC 9110 section 11.1).
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
@@ -177,7 +197,7 @@ pub(super) async fn guard(
     gate.requests.fetch_add(1, Relaxed);
     let path = request.uri().path();
     let is_open = OPEN.contains(&path) && request.method() == Method::GET;
-    match gate.decide(request.method(), request.headers()) {
+    match gate.decide(request.method(), path, request.headers()) {
         Err(denial) if !is_open => {
             gate.note(denial, peer, request.method(), path);
             denial.response()
@@ -197,6 +217,36 @@ mod tests {
         assert_eq!(admitted, 10);
         assert_eq!(log.admit(start + Duration::from_secs(1)), Some(90));
         assert_eq!(log.admit(start + Duration::from_secs(1)), Some(0));
+    }
+
+    #[test]
+    fn a_token_to_register_with_is_for_the_leases_of_its_service_alone() {
+        let gate = Gate::default();
+        let path = std::env::temp_dir().join(format!("lb-agent-register-{}", std::process::id()));
+        std::fs::write(&path, "register:web g-1\n").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let tokens = Tokens::load(&path);
+        std::fs::remove_file(&path).unwrap();
+        gate.set_tokens(Some(tokens.unwrap()));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer g-1"));
+        let lease = "/v1/services/web/backends/10.0.1.11:80/lease";
+        for method in [Method::PUT, Method::DELETE] {
+            assert_eq!(gate.decide(&method, lease, &headers), Ok(()));
+        }
+        for (method, path) in [
+            (Method::GET, lease),
+            (Method::PUT, "/v1/services/web2/backends/10.0.1.11:80/lease"),
+            (Method::PUT, "/v1/services/we/backends/10.0.1.11:80/lease"),
+            (Method::PUT, "/v1/services/web/backends/10.0.1.11:80/load"),
+            (Method::PUT, "/v1/services/web/backends/x/../../../other/backends/10.0.1.11:80/lease"),
+            (Method::DELETE, "/v1/services/web/backends/10.0.1.11:80"),
+            (Method::DELETE, "/v1/services/web"),
+            (Method::GET, "/v1/status"),
+            (Method::PUT, "/v1/state"),
+        ] {
+            assert_eq!(gate.decide(&method, path, &headers), Err(Denial::OtherService), "{method} {path}");
+        }
     }
 
     #[test]

@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use ring::digest::{SHA256, digest};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
-use crate::model::Quoted;
+use crate::model::{Quoted, ServiceName};
 
 /// What a token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     /// To look.
     Read,
     /// To look and to change.
     Write,
+    /// To register backends of one service, and nothing else.
+    Register(ServiceName),
 }
 
 /// The tokens of a file.
@@ -97,24 +99,17 @@ impl Tokens {
     /// What a token allows, if it is one. Takes as long whichever it is, and however much of one it has right.
     pub(super) fn scope(&self, presented: &str) -> Option<Scope> {
         let presented = hash(presented);
-        let mut found = 0_u8;
-        for token in &self.0 {
-            let number = match token.scope {
-                Scope::Read => 1,
-                Scope::Write => 2,
-            };
+        let mut found = 0_u32;
+        for (number, token) in (1..).zip(&self.0) {
             found.conditional_assign(&number, token.digest.ct_eq(&presented));
         }
-        match found {
-            0 => None,
-            1 => Some(Scope::Read),
-            _ => Some(Scope::Write),
-        }
+        let index = usize::try_from(found).ok()?.checked_sub(1)?;
+        self.0.get(index).map(|token| token.scope.clone())
     }
 }
 
 impl Token {
-    /// `read TOKEN`, `write TOKEN`, or a token alone, which is one to write with; nothing for an empty line or a comment.
+    /// `read TOKEN`, `write TOKEN`, `register:SERVICE TOKEN`, or a token alone, which is one to write with; nothing for an empty line or a comment.
     fn parse(line: &str) -> Result<Option<Self>, String> {
         let line = line.trim();
         if line.starts_with('#') {
@@ -126,7 +121,12 @@ impl Token {
             ["read" | "write"] => return Err("a scope without a token".to_owned()),
             [token] | ["write", token] => (Scope::Write, *token),
             ["read", token] => (Scope::Read, *token),
-            [scope, _] => return Err(format!("unknown scope {}: valid are read, write", Quoted(scope))),
+            [scope, token] => {
+                let unknown =
+                    || format!("unknown scope {}: valid are read, write, register:SERVICE", Quoted(scope));
+                let service = scope.strip_prefix("register:").ok_or_else(unknown)?;
+                (Scope::Register(service.parse().map_err(|error| format!("{error}"))?), *token)
+            }
             _ => return Err(format!("{} words: write `read TOKEN` or `write TOKEN`", words.len())),
         };
         // RFC 6750 section 2.1: what can stand in a header.
@@ -154,13 +154,15 @@ mod tests {
 
     #[test]
     fn a_token_has_the_scope_of_its_line() {
-        let tokens = parse("# ours\n\nread r-1\n  write w-1  \nalone\nread r-2\n").unwrap();
+        let tokens = parse("# ours\n\nread r-1\n  write w-1  \nalone\nread r-2\nregister:web g-1\n").unwrap();
         let expected = [
             ("r-1", Some(Scope::Read)),
             ("r-2", Some(Scope::Read)),
             ("w-1", Some(Scope::Write)),
             ("alone", Some(Scope::Write)),
+            ("g-1", Some(Scope::Register("web".parse().unwrap()))),
             ("r-3", None),
+            ("register:web", None),
             ("r-", None),
             ("r-11", None),
             ("", None),
@@ -181,7 +183,10 @@ mod tests {
                 "the token file token has no token: write one, such as `write $(openssl rand -hex 32)`",
             ),
             ("read\n", "the token file token line 1: a scope without a token"),
-            ("\nadmin secret\n", "the token file token line 2: unknown scope `admin`: valid are read, write"),
+            (
+                "\nadmin secret\n",
+                "the token file token line 2: unknown scope `admin`: valid are read, write, register:SERVICE",
+            ),
             (
                 "read secret for me\n",
                 "the token file token line 1: 4 words: write `read TOKEN` or `write TOKEN`",

@@ -31,7 +31,7 @@ fn a_backend_is_listed_with_the_fields_of_the_contract() {
     // Its first check may have ended.
     listed[0].as_object_mut().unwrap().remove("check").unwrap();
     let expected = json!([{
-        "service": "web", "address": "10.0.1.11:8080", "weight": 5, "effective_weight": 5, "admin": "enabled", "backup": false,
+        "service": "web", "address": "10.0.1.11:8080", "weight": 5, "effective_weight": 5, "admin": "enabled", "backup": false, "lease": "off",
         "load": null, "connect_time": null, "removing": false, "active_connections": 0, "connections_total": 0, "rx_packets_total": 0,
         "tx_packets_total": 0, "rx_bytes_total": 0, "tx_bytes_total": 0, "connections_per_second": 0.0, "rx_packets_per_second": 0.0,
         "tx_packets_per_second": 0.0, "rx_bytes_per_second": 0.0, "tx_bytes_per_second": 0.0, "connections_stay_microseconds": null,
