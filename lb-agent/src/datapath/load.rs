@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use aya::maps::{Map, MapData, MapInfo};
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::settings::Settings;
 use lb_common::{ABI_VERSION, maps};
@@ -45,6 +45,7 @@ pub(super) fn load(pins: &PinDir, sizes: Sizes, diagnostics: bool) -> anyhow::Re
         .map_err(|error| anyhow!("cannot create the BPF maps: {}", chain(&error)))?;
     let arrays = Arrays::map(sizes, |name| descriptor(&object, name))?;
     let mut loaded = Loaded { object, arrays, adopted };
+    loaded.verify_all()?;
     if !adopted {
         loaded.write_settings()?;
     }
@@ -72,22 +73,43 @@ pub(super) fn try_out() -> anyhow::Result<usize> {
         loader.load(OBJECT).map_err(|error| anyhow!("cannot create the BPF maps: {}", chain(&error)))?;
     let arrays = Arrays::map(sizes, |name| descriptor(&object, name))?;
     let mut loaded = Loaded { object, arrays, adopted: false };
-    let names: Vec<_> =
-        Stage::ALL.iter().map(|stage| stage.program()).chain([ENTRY, clock::PROGRAM]).collect();
-    names.iter().try_for_each(|name| loaded.xdp(name).map(drop))?;
-    Ok(names.len())
+    loaded.verify_all()
 }
 
 impl Loaded {
-    /// Loads a program of the object into the kernel.
+    /// Loads every XDP program of the object into the kernel, side by side: the verifier takes seconds for all of them
+    /// on one CPU. How many those are.
+    ///
+    /// # Errors
+    ///
+    /// That of the first one which is refused, in the order of the stages: the same at every start.
+    pub(super) fn verify_all(&mut self) -> anyhow::Result<usize> {
+        let names: Vec<_> =
+            Stage::ALL.iter().map(|stage| stage.program()).chain([ENTRY, clock::PROGRAM]).collect();
+        let mut refusals: Vec<(usize, anyhow::Error)> = std::thread::scope(|scope| {
+            let mut loading = Vec::new();
+            for (name, program) in self.object.programs_mut() {
+                let Some(place) = names.iter().position(|wanted| *wanted == name) else { continue };
+                let name = names[place];
+                loading.push((place, scope.spawn(move || load_xdp(name, program).map(drop))));
+            }
+            loading
+                .into_iter()
+                .filter_map(|(place, thread)| {
+                    let result = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                    result.err().map(|error| (place, error))
+                })
+                .collect()
+        });
+        refusals.sort_by_key(|(place, _)| *place);
+        refusals.into_iter().next().map_or(Ok(names.len()), |(_, error)| Err(error))
+    }
+
+    /// A program of the object, loaded into the kernel.
     pub(super) fn xdp(&mut self, name: &str) -> anyhow::Result<&mut Xdp> {
         let program =
             self.object.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
-        let xdp: &mut Xdp = program.try_into().with_context(|| format!("program {name}"))?;
-        if xdp.fd().is_err() {
-            xdp.load().map_err(|error| refused(name, &error))?;
-        }
-        Ok(xdp)
+        load_xdp(name, program)
     }
 
     /// Random numbers are a keyed hash of their count: no two CPUs begin at the same.
@@ -117,6 +139,15 @@ impl Loaded {
         self.arrays.settings.write(0, settings);
         Ok(())
     }
+}
+
+/// The program, loaded into the kernel if it is not yet.
+fn load_xdp<'a>(name: &str, program: &'a mut Program) -> anyhow::Result<&'a mut Xdp> {
+    let xdp: &mut Xdp = program.try_into().with_context(|| format!("program {name}"))?;
+    if xdp.fd().is_err() {
+        xdp.load().map_err(|error| refused(name, &error))?;
+    }
+    Ok(xdp)
 }
 
 /// Compares what is pinned with what is configured. False where there is nothing complete to adopt.
