@@ -136,7 +136,7 @@ impl Control {
         let Timings { passed_checks, failed_checks, .. } = &mut self.timings;
         if outcome.is_ok() { passed_checks } else { failed_checks }.count(took);
         if let Some(check) = self.scheduler.in_flight(id) {
-            self.checked.take(*check, outcome, took);
+            self.checked.take(check, outcome, took);
         }
     }
 
@@ -195,7 +195,7 @@ impl Control {
 pub(super) fn checks_of(service: &Service, address: Endpoint) -> impl Iterator<Item = Check> + '_ {
     let is_checked = service.backends.get(&address).is_none_or(|backend| backend.admin != Admin::Maintenance);
     let specs = service.health.iter().filter(move |_| is_checked);
-    specs.map(move |spec| Check::of(address.socket(), *spec))
+    specs.map(move |spec| Check::of(address.socket(), spec))
 }
 
 /// One failed check makes a backend unhealthy; it is healthy when all pass.

@@ -1,5 +1,6 @@
 //! Which check is due, and what its results mean. No I/O, no clock: the time is an argument.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{HealthSpec, HealthType};
 
 /// One thing that is checked. Backends that share it are checked once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Check {
     /// Where.
     pub target: SocketAddr,
@@ -46,7 +47,7 @@ pub struct Failing {
 }
 
 /// A check to be carried out now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// To be given back with the result.
     pub id: u64,
@@ -129,23 +130,23 @@ impl Scheduler {
     /// target and type takes over what was known, or a change of the interval would give a dead backend traffic.
     pub fn set(&mut self, wanted: &BTreeSet<Check>, now: Instant) {
         let known: BTreeMap<Check, Health> =
-            wanted.iter().map(|check| (*check, self.health(check))).collect();
+            wanted.iter().map(|check| (check.clone(), self.health(check))).collect();
         let Self { checks, due, in_flight, remembered, .. } = self;
         remembered.clear();
         checks.retain(|check, state| {
             let keep = wanted.contains(check);
             match state.next {
-                Next::Due(at) if !keep => drop(due.remove(&(at, *check))),
+                Next::Due(at) if !keep => drop(due.remove(&(at, check.clone()))),
                 Next::Result(id) if !keep => drop(in_flight.remove(&id)),
                 _ => {}
             }
             keep
         });
         for (check, health) in known {
-            checks.entry(check).or_insert_with(|| {
-                due.insert((now, check));
-                State { health, streak: 0, started: None, next: Next::Due(now) }
-            });
+            if let Entry::Vacant(vacant) = checks.entry(check) {
+                due.insert((now, vacant.key().clone()));
+                vacant.insert(State { health, streak: 0, started: None, next: Next::Due(now) });
+            }
         }
     }
 
@@ -170,11 +171,11 @@ impl Scheduler {
 
     /// A probe that is due. To be called until there is none.
     pub fn next_probe(&mut self, now: Instant) -> Option<Probe> {
-        let (_, check) = self.due.first().filter(|(at, _)| *at <= now).copied()?;
-        self.due.pop_first();
+        self.next_due().filter(|at| *at <= now)?;
+        let (_, check) = self.due.pop_first()?;
         let id = self.next_id;
         self.next_id += 1;
-        self.in_flight.insert(id, check);
+        self.in_flight.insert(id, check.clone());
         let state = self.checks.get_mut(&check)?;
         state.next = Next::Result(id);
         // The second check comes early, by a share of the interval that is the check's own: backends that were added
@@ -203,7 +204,7 @@ impl Scheduler {
         let state = self.checks.get_mut(&check)?;
         let due = state.started.unwrap_or(now) + check.spec.interval.duration();
         state.next = Next::Due(due.max(now));
-        self.due.insert((due.max(now), check));
+        self.due.insert((due.max(now), check.clone()));
         let to = state.judge(&check.spec, outcome.is_ok())?;
         let reason =
             outcome.err().unwrap_or_else(|| format!("{} connect to {}", check.spec.kind, check.target));
@@ -257,11 +258,11 @@ impl Check {
     }
 
     /// The check of a backend: at its own port unless the specification names another.
-    pub fn of(backend: SocketAddr, spec: HealthSpec) -> Self {
+    pub fn of(backend: SocketAddr, spec: &HealthSpec) -> Self {
         let ip: IpAddr = backend.ip();
         let port = spec.port.map_or(backend.port(), std::num::NonZeroU16::get);
         // Two services that name the same port in two ways share the check.
-        Self { target: SocketAddr::new(ip, port), spec: HealthSpec { port: None, ..spec } }
+        Self { target: SocketAddr::new(ip, port), spec: HealthSpec { port: None, ..spec.clone() } }
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn check(spec: &str) -> Check {
-    Check::of("10.0.1.11:80".parse().unwrap(), spec.parse().unwrap())
+    Check::of("10.0.1.11:80".parse().unwrap(), &spec.parse().unwrap())
 }
 
 fn after(milliseconds: u64) -> Duration {
@@ -65,7 +65,7 @@ fn an_unknown_backend_is_unhealthy_after_fall_failures() {
 fn the_transition_carries_the_reason() {
     let (mut scheduler, now) = (Scheduler::default(), Instant::now());
     let check = check("tcp,fall=1");
-    scheduler.set(&[check].into(), now);
+    scheduler.set(&[check.clone()].into(), now);
     let probe = scheduler.next_probe(now).unwrap();
     assert_eq!(
         scheduler.handle_result(probe.id, Err("refused".into()), now),
@@ -91,7 +91,7 @@ fn a_changed_interval_keeps_what_is_known() {
     scheduler.set(&[slow].into(), now);
     run(&mut scheduler, now, false);
     assert_eq!(scheduler.health(&fast), Health::Unhealthy);
-    scheduler.set(&[fast].into(), now + after(1));
+    scheduler.set(&[fast.clone()].into(), now + after(1));
     assert_eq!(scheduler.health(&fast), Health::Unhealthy);
     assert_eq!(scheduler.next_due(), Some(now + after(1)));
 }
@@ -125,9 +125,9 @@ fn the_result_of_a_check_that_is_gone_means_nothing() {
 fn one_endpoint_in_two_services_is_one_check() {
     let backend = "10.0.1.11:80".parse().unwrap();
     let (own, named) =
-        (Check::of(backend, "tcp".parse().unwrap()), Check::of(backend, "tcp,port=80".parse().unwrap()));
+        (Check::of(backend, &"tcp".parse().unwrap()), Check::of(backend, &"tcp,port=80".parse().unwrap()));
     assert_eq!(own, named);
-    let elsewhere = Check::of(backend, "tcp,port=81".parse().unwrap());
+    let elsewhere = Check::of(backend, &"tcp,port=81".parse().unwrap());
     assert_eq!(elsewhere.target, "10.0.1.11:81".parse().unwrap());
 }
 
@@ -135,7 +135,7 @@ fn one_endpoint_in_two_services_is_one_check() {
 fn backends_added_together_spread_over_the_interval() {
     let (mut scheduler, now) = (Scheduler::default(), Instant::now());
     let checks: BTreeSet<_> = (1..=200)
-        .map(|port| Check::of(([10, 0, 1, 1], port).into(), "tcp,interval=2s".parse().unwrap()))
+        .map(|port| Check::of(([10, 0, 1, 1], port).into(), &"tcp,interval=2s".parse().unwrap()))
         .collect();
     scheduler.set(&checks, now);
     assert_eq!(run(&mut scheduler, now, true).len(), 200);
@@ -168,7 +168,7 @@ proptest! {
     fn rise_and_fall_count_results_in_a_row(outcomes in vec(any::<bool>(), 0..60), rise in 1_usize..5, fall in 1_usize..5) {
         let mut scheduler = Scheduler::default();
         let check = check(&format!("tcp,rise={rise},fall={fall}"));
-        scheduler.set(&[check].into(), Instant::now());
+        scheduler.set(&[check.clone()].into(), Instant::now());
         rounds(&mut scheduler, &outcomes);
         prop_assert_eq!(scheduler.health(&check), expected(&outcomes, rise, fall));
     }
@@ -177,7 +177,7 @@ proptest! {
     fn every_check_runs_once_an_interval(intervals in vec(100..5000_u64, 1..8), seconds in 10..30_u64) {
         let (mut scheduler, start) = (Scheduler::default(), Instant::now());
         let checks: BTreeSet<_> = (1..).zip(&intervals).map(|(port, interval)| {
-            Check::of(([10, 0, 1, 1], port).into(), format!("tcp,interval={interval}ms").parse().unwrap())
+            Check::of(([10, 0, 1, 1], port).into(), &format!("tcp,interval={interval}ms").parse().unwrap())
         }).collect();
         scheduler.set(&checks, start);
         let mut runs: BTreeMap<Check, u64> = BTreeMap::new();

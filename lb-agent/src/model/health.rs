@@ -13,7 +13,7 @@ use super::period::{InvalidPeriod, Period};
 use super::quote::Quoted;
 
 /// One health check, with every default filled in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HealthSpec {
     /// What it does.
     pub kind: HealthType,
@@ -172,7 +172,7 @@ fn number(key: &'static str, max: u16, value: &str) -> Result<i64, InvalidHealth
 }
 
 /// What `--health` takes: a check, or `none`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HealthArgument {
     /// No check at all.
     None,
@@ -231,7 +231,7 @@ impl Checks {
         let mut checks: Vec<_> = arguments
             .iter()
             .filter_map(|argument| match argument {
-                HealthArgument::Check(spec) => Some(*spec),
+                HealthArgument::Check(spec) => Some(spec.clone()),
                 HealthArgument::None => None,
             })
             .collect();
@@ -240,7 +240,7 @@ impl Checks {
             return Err(InvalidHealth::NoneBeside);
         }
         if let Some(pair) = checks.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(InvalidHealth::Duplicate(pair[0]));
+            return Err(InvalidHealth::Duplicate(pair[0].clone()));
         }
         if checks.len() > Self::MAX {
             return Err(InvalidHealth::TooMany(checks.len()));
@@ -373,9 +373,9 @@ pub(crate) mod tests {
     #[test]
     fn none_stands_alone_and_no_check_twice() {
         let tcp = HealthArgument::Check("tcp".parse().unwrap());
-        assert_eq!(Checks::new([tcp, HealthArgument::None]), Err(InvalidHealth::NoneBeside));
+        assert_eq!(Checks::new([tcp.clone(), HealthArgument::None]), Err(InvalidHealth::NoneBeside));
         assert_eq!(
-            Checks::new([tcp, tcp]).unwrap_err().to_string(),
+            Checks::new([tcp.clone(), tcp]).unwrap_err().to_string(),
             "health check `tcp,interval=2s,timeout=1s,rise=2,fall=3` is given twice"
         );
     }
