@@ -89,6 +89,7 @@ Examples:
   lb-agent service set web --deny 198.51.100.0/24 --deny 203.0.113.7
   lb-agent service set web --unlist 203.0.113.7
   lb-agent service set web --health tcp,interval=500ms,fall=2
+  lb-agent service set web --health http,path=/healthz,status=200,body=ok
   lb-agent service set web --health none";
 
 /// What can be said of a service when it is added and later.
@@ -109,11 +110,13 @@ struct Properties {
     /// Flows that go by an address that is taken out are lost.
     #[arg(long, value_name = "ADDR,...", value_delimiter = ',')]
     source_pool: Vec<PoolAddress>,
-    /// A check that decides whether a backend is fit: `tcp[,interval=2s][,timeout=1s][,rise=2][,fall=3][,port=N]`, or
+    /// A check that decides whether a backend is fit: `TYPE[,interval=2s][,timeout=1s][,rise=2][,fall=3][,port=N]...`, or
     /// `none`.
     ///
-    /// Can be given several times: then all of them must pass. TCP services are checked by default, UDP services are
-    /// not.
+    /// Types are `tcp`, `http`, `https`, `grpc`, `udp` and `icmp`. All have `jitter=TIME`; `http` has `method=`, `path=`, `host=`,
+    /// `status=200-399` and `body=`; `https` those and `verify=true|false` and `sni=`; `grpc` has `service=`; `udp` has `send=` and
+    /// `expect=`. A comma within a value is written `\,`. Can be given several times: then all of them must pass. TCP services are
+    /// checked by default, UDP services are not.
     #[arg(long, value_name = "SPEC")]
     health: Vec<HealthArgument>,
     /// What new flows meet while no backend takes traffic: `reset` (the default) or `drop`.

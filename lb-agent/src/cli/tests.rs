@@ -65,8 +65,8 @@ fn each_wrong_command_line_has_its_message() {
             "unknown mode `l2-dsr`: valid are dnat, full-nat (in --mode <M>)",
         ),
         (
-            &["service", "add", "web", "--vip", "10.0.0.1:80", "--health", "http,path=/x"],
-            "unknown health type `http`: valid are tcp, none (in --health <SPEC>)",
+            &["service", "add", "web", "--vip", "10.0.0.1:80", "--health", "smtp,path=/x"],
+            "unknown health type `smtp`: valid are tcp, http, https, grpc, udp, icmp, none (in --health <SPEC>)",
         ),
         (
             &["service", "add", "web", "--vip", "10.0.0.1:80", "--on-no-backend", "reject"],

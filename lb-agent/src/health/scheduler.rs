@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{HealthSpec, HealthType};
+use crate::model::{CheckAction, HealthSpec};
 
 /// One thing that is checked. Backends that share it are checked once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,14 +37,14 @@ pub enum Health {
 }
 
 /// A check that fails, however often it is made: what outlives the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failing {
     /// Where.
     pub target: SocketAddr,
     /// What.
-    #[serde(rename = "type")]
-    pub kind: HealthType,
+    #[serde(rename = "check", alias = "type")]
+    pub action: CheckAction,
 }
 
 /// A check to be carried out now.
@@ -150,16 +151,21 @@ impl Scheduler {
         }
     }
 
-    /// What is known, from this very check or from another of the same target and type.
+    /// What is known, from this very check, or from another of the same target that does the same, or is of the same type.
     pub fn health(&self, check: &Check) -> Health {
-        let same = |(other, _): &(&Check, &State)| other.spec.kind == check.spec.kind;
-        let state = self.checks.get(check).or_else(|| {
-            let of_target = self.checks.range(Check::first_of(check.target)..);
-            of_target.take_while(|(other, _)| other.target == check.target).find(same).map(|(_, state)| state)
-        });
+        let of_target = || {
+            let all = self.checks.range(Check::first_of(check.target)..);
+            all.take_while(|(other, _)| other.target == check.target)
+        };
+        let same = |(other, _): &(&Check, &State)| other.spec.action == check.spec.action;
+        let alike = |(other, _): &(&Check, &State)| other.spec.kind() == check.spec.kind();
+        let another = || of_target().find(same).or_else(|| of_target().find(alike)).map(|(_, state)| state);
+        let state = self.checks.get(check).or_else(another);
         match state {
             Some(state) => state.health,
-            None if self.remembered.contains(&check.failing()) => Health::Unhealthy,
+            None if !self.remembered.is_empty() && self.remembered.contains(&check.failing()) => {
+                Health::Unhealthy
+            }
             None => Health::Unknown,
         }
     }
@@ -180,11 +186,11 @@ impl Scheduler {
         state.next = Next::Result(id);
         // The second check comes early, by a share of the interval that is the check's own: backends that were added
         // together are not checked together for ever.
-        let interval = check.spec.interval.duration();
-        state.started = Some(match state.started {
-            None => now.checked_sub(check.phase(interval / 2)).unwrap_or(now),
-            Some(_) => now,
-        });
+        let early = match state.started {
+            None => check.phase(id, check.spec.interval.duration() / 2),
+            Some(_) => check.phase(id, check.spec.jitter.duration()),
+        };
+        state.started = Some(now.checked_sub(early).unwrap_or(now));
         Some(Probe { id, check })
     }
 
@@ -206,9 +212,18 @@ impl Scheduler {
         state.next = Next::Due(due.max(now));
         self.due.insert((due.max(now), check.clone()));
         let to = state.judge(&check.spec, outcome.is_ok())?;
-        let reason =
-            outcome.err().unwrap_or_else(|| format!("{} connect to {}", check.spec.kind, check.target));
+        let reason = outcome.err().unwrap_or_else(|| format!("{check}: passed"));
         Some(Transition { check, to, reason })
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { target, spec } = self;
+        match (&*spec.action, target.ip()) {
+            (CheckAction::Icmp, ip) => write!(f, "icmp check of {ip}"),
+            _ => write!(f, "{} check of {target}", spec.kind()),
+        }
     }
 }
 
@@ -239,28 +254,33 @@ impl Check {
     /// Not after any other of that target, in the order of checks.
     fn first_of(target: SocketAddr) -> Self {
         let zero = crate::model::Period::from_millis(0);
-        let kind = HealthType::ALL.iter().min().copied().unwrap_or_default();
-        Self {
-            target,
-            spec: HealthSpec { kind, interval: zero, timeout: zero, rise: 0, fall: 0, port: None },
-        }
+        let action = Arc::default();
+        let (interval, timeout, jitter) = (zero, zero, zero);
+        Self { target, spec: HealthSpec { action, interval, timeout, jitter, rise: 0, fall: 0, port: None } }
     }
 
     fn failing(&self) -> Failing {
-        Failing { target: self.target, kind: self.spec.kind }
+        Failing { target: self.target, action: CheckAction::clone(&self.spec.action) }
     }
 
-    /// A part of `span` that depends on nothing but the check.
-    fn phase(&self, span: Duration) -> Duration {
+    /// A part of `span` that depends on nothing but the check and the number of its probe.
+    fn phase(&self, id: u64, span: Duration) -> Duration {
+        if span.is_zero() {
+            return span;
+        }
         let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
+        (self, id).hash(&mut hasher);
         span.mul_f64((hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64)
     }
 
     /// The check of a backend: at its own port unless the specification names another.
     pub fn of(backend: SocketAddr, spec: &HealthSpec) -> Self {
         let ip: IpAddr = backend.ip();
-        let port = spec.port.map_or(backend.port(), std::num::NonZeroU16::get);
+        let port = match *spec.action {
+            // A host is asked once, however many servers run on it.
+            CheckAction::Icmp => 0,
+            _ => spec.port.map_or(backend.port(), std::num::NonZeroU16::get),
+        };
         // Two services that name the same port in two ways share the check.
         Self { target: SocketAddr::new(ip, port), spec: HealthSpec { port: None, ..spec.clone() } }
     }

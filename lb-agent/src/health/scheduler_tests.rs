@@ -132,6 +132,49 @@ fn one_endpoint_in_two_services_is_one_check() {
 }
 
 #[test]
+fn a_host_is_pinged_once_and_other_actions_are_other_checks() {
+    let of = |backend: &str, spec: &str| Check::of(backend.parse().unwrap(), &spec.parse().unwrap());
+    assert_eq!(of("10.0.1.11:80", "icmp"), of("10.0.1.11:81", "icmp"));
+    assert_ne!(of("10.0.1.11:80", "http,path=/a"), of("10.0.1.11:80", "http,path=/b"));
+    assert_eq!(of("10.0.1.11:80", "icmp").to_string(), "icmp check of 10.0.1.11");
+    assert_eq!(of("10.0.1.11:80", "http,port=81").to_string(), "http check of 10.0.1.11:81");
+}
+
+#[test]
+fn what_is_known_is_taken_from_the_same_action_before_another_of_its_type() {
+    let (mut scheduler, now) = (Scheduler::default(), Instant::now());
+    let (good, bad) = (check("http,path=/a,fall=1"), check("http,path=/b,fall=1"));
+    scheduler.set(&[good.clone(), bad.clone()].into(), now);
+    while let Some(probe) = scheduler.next_probe(now) {
+        let outcome = if probe.check == good { Ok(()) } else { Err("refused".to_owned()) };
+        scheduler.handle_result(probe.id, outcome, now);
+    }
+    assert_eq!(scheduler.health(&check("http,path=/b,interval=1s")), Health::Unhealthy);
+    assert_eq!(scheduler.health(&check("http,path=/a,interval=1s")), Health::Healthy);
+    assert_eq!(scheduler.health(&check("tcp")), Health::Unknown);
+    let failing = scheduler.failing();
+    assert_eq!(failing, [bad.failing()].into());
+    let remembering = Scheduler::remembering(failing);
+    assert_eq!(remembering.health(&bad), Health::Unhealthy);
+    assert_eq!(remembering.health(&good), Health::Unknown);
+}
+
+#[test]
+fn jitter_shortens_an_interval_and_never_lengthens_it() {
+    let (mut scheduler, start) = (Scheduler::default(), Instant::now());
+    scheduler.set(&[check("tcp,interval=1s,jitter=400ms")].into(), start);
+    run(&mut scheduler, start, true);
+    let mut gaps = Vec::new();
+    for _ in 0..200 {
+        let due = scheduler.next_due().unwrap();
+        run(&mut scheduler, due, true);
+        gaps.push((scheduler.next_due().unwrap() - due).as_millis());
+    }
+    assert!(gaps.iter().all(|gap| (600..=1000).contains(gap)), "{gaps:?}");
+    assert!(gaps.iter().any(|gap| *gap < 680) && gaps.iter().any(|gap| *gap > 920), "{gaps:?}");
+}
+
+#[test]
 fn backends_added_together_spread_over_the_interval() {
     let (mut scheduler, now) = (Scheduler::default(), Instant::now());
     let checks: BTreeSet<_> = (1..=200)

@@ -14,7 +14,7 @@ use super::endpoint::Endpoint;
 use super::fitness::{Damping, FitnessPolicy, Lease, PanicThreshold, SlowStart};
 use super::flow_limit::FlowLimit;
 use super::guard::Guard;
-use super::health::{Checks, HealthSpec};
+use super::health::{Checks, HealthSpec, OptionValue};
 use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 use super::name::ServiceName;
 use super::prefix::Prefix;
@@ -204,7 +204,7 @@ pub fn print(desired: &Desired) -> String {
     text
 }
 
-// No value needs escaping: names, addresses and words are plain by construction.
+// No value but those of a check's options needs escaping: names, addresses and words are plain by construction.
 fn print_service(text: &mut String, service: &Service) -> std::fmt::Result {
     writeln!(text, "[[service]]")?;
     writeln!(text, "name = \"{}\"", service.name)?;
@@ -261,12 +261,24 @@ fn print_prefixes(text: &mut String, key: &str, prefixes: &BTreeSet<Prefix>) -> 
 }
 
 fn print_check(text: &mut String, check: &HealthSpec) -> std::fmt::Result {
-    writeln!(text, "type = \"{}\"", check.kind)?;
+    writeln!(text, "type = \"{}\"", check.kind())?;
     writeln!(text, "interval = \"{}\"", check.interval)?;
     writeln!(text, "timeout = \"{}\"", check.timeout)?;
+    if !check.jitter.duration().is_zero() {
+        writeln!(text, "jitter = \"{}\"", check.jitter)?;
+    }
     writeln!(text, "rise = {}", check.rise)?;
     writeln!(text, "fall = {}", check.fall)?;
-    check.port.map_or(Ok(()), |port| writeln!(text, "port = {port}"))
+    check.port.map_or(Ok(()), |port| writeln!(text, "port = {port}"))?;
+    check.action.options().iter().try_for_each(|(key, value)| match value {
+        OptionValue::Flag(flag) => writeln!(text, "{key} = {flag}"),
+        OptionValue::Text(value) => writeln!(text, "{key} = {}", quote(value)),
+    })
+}
+
+/// A text without control characters as a TOML string.
+pub fn quote(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 #[cfg(test)]

@@ -213,8 +213,8 @@ fn each_bad_file_has_its_message() {
             "state.toml line 6, `weight = 65536`: invalid weight `65536`: it is a whole number from 0 to 65535",
         ),
         (
-            format!("{SERVICE}[service.health]\ntype = \"http\"\n"),
-            "state.toml line 4, `[service.health]`: unknown health type `http`: valid are tcp, none",
+            format!("{SERVICE}[service.health]\ntype = \"smtp\"\n"),
+            "state.toml line 4, `[service.health]`: unknown health type `smtp`: valid are tcp, http, https, grpc, udp, icmp, none",
         ),
         (
             format!("{SERVICE}[service.health]\ntype = \"tcp\"\nfall = 0\n"),

@@ -197,6 +197,16 @@ keyword! {
         /// Opens a TCP connection.
         #[default]
         Tcp = "tcp",
+        /// Sends an HTTP request.
+        Http = "http",
+        /// Sends one over TLS.
+        Https = "https",
+        /// Asks a gRPC server for its health.
+        Grpc = "grpc",
+        /// Sends a datagram.
+        Udp = "udp",
+        /// Sends an ICMP echo request.
+        Icmp = "icmp",
     }
 }
 

@@ -35,7 +35,7 @@ pub use endpoint::Endpoint;
 pub use fitness::{Damping, FitnessPolicy, Lease, PanicThreshold, SlowStart};
 pub use flow_limit::FlowLimit;
 pub use guard::Guard;
-pub use health::{Checks, HealthArgument, HealthSpec};
+pub use health::{CheckAction, Checks, Datagram, HealthArgument, HealthSpec, HttpRequest, TlsPolicy};
 pub use keyword::{Admin, HealthType, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
 pub use load::Load;
 pub use name::ServiceName;

@@ -2,7 +2,7 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::model::{Desired, HealthType, Removing, Weight, file};
+use crate::model::{CheckAction, Desired, Removing, Weight, file};
 use crate::store::simulated::Simulated;
 
 const KEEP: usize = 3;
@@ -127,7 +127,7 @@ fn what_failed_is_there_for_the_next_agent_and_damage_is_no_obstacle() {
     let scratch = Scratch::new("failing-checks");
     let mut store = scratch.open().unwrap();
     assert_eq!(store.load_failing(), BTreeSet::new());
-    let failing = [Failing { target: "10.0.1.11:80".parse().unwrap(), kind: HealthType::Tcp }].into();
+    let failing = [Failing { target: "10.0.1.11:80".parse().unwrap(), action: CheckAction::Tcp }].into();
     store.save_failing(&failing).unwrap();
     assert_eq!(store.load_failing(), failing);
     fs::write(scratch.file(VERDICTS), "nonsense").unwrap();

@@ -23,8 +23,9 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<BTreeSet<Failing>, file:
 
 /// What stands in the file.
 pub(super) fn print(failing: &BTreeSet<Failing>) -> String {
-    let table = |Failing { target, kind }: &Failing| {
-        format!("\n[[failing]]\ntarget = \"{target}\"\ntype = \"{kind}\"\n")
+    let table = |Failing { target, action }: &Failing| {
+        let check = file::quote(&action.to_string());
+        format!("\n[[failing]]\ntarget = \"{target}\"\ncheck = {check}\n")
     };
     let tables: String = failing.iter().map(table).collect();
     format!("# Written by lb-agent, which overwrites it.\n{tables}")
@@ -36,9 +37,12 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_read() {
-        let failing = ["10.0.1.11:80", "[fd00::1]:443"]
-            .map(|target| Failing { target: target.parse().unwrap(), kind: crate::model::HealthType::Tcp });
+        let failing = [("10.0.1.11:80", "tcp"), ("[fd00::1]:443", r#"http,path=/x\,y,body="a\\b""#)].map(
+            |(target, check)| Failing { target: target.parse().unwrap(), action: check.parse().unwrap() },
+        );
         let failing = BTreeSet::from(failing);
+        let of_before = "[[failing]]\ntarget = \"10.0.1.11:80\"\ntype = \"tcp\"\n";
+        assert_eq!(parse(of_before, "f").unwrap().first(), failing.first());
         assert_eq!(parse(&print(&failing), "f"), Ok(failing));
         assert_eq!(parse(&print(&BTreeSet::new()), "f"), Ok(BTreeSet::new()));
     }

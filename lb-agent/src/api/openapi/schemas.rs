@@ -1,5 +1,7 @@
 //! How values are described that are written as text.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
@@ -7,8 +9,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::control::EffectiveWeight;
 use crate::model::{
-    Affinity, Checks, Damping, Endpoint, FlowLimit, Lease, Load, PanicThreshold, Period, Prefix, ServiceName,
-    SlowStart, SourcePool, Timestamp, Weight,
+    Affinity, Checks, Damping, Endpoint, FlowLimit, HealthType, Lease, Load, PanicThreshold, Period, Prefix,
+    ServiceName, SlowStart, SourcePool, Timestamp, Weight,
 };
 
 /// Values that are text with a form of their own.
@@ -72,7 +74,14 @@ impl ToSchema for EffectiveWeight {}
 impl PartialSchema for Checks {
     fn schema() -> RefOr<Schema> {
         let word = || ObjectBuilder::new().schema_type(Type::String).examples([json!("tcp,interval=2s")]);
-        let table = || ObjectBuilder::new().schema_type(Type::Object);
+        let table = || {
+            let keys: BTreeSet<_> = HealthType::ALL.iter().flat_map(|kind| kind.options()).collect();
+            let types = HealthType::ALL.iter().map(|kind| kind.name()).chain(["none"]);
+            let kind = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(types));
+            let table =
+                ObjectBuilder::new().schema_type(Type::Object).property("type", kind).required("type");
+            keys.iter().fold(table, |table, key| table.property(**key, Schema::default()))
+        };
         let either = OneOfBuilder::new().item(word()).item(table());
         let several = ArrayBuilder::new().items(either);
         OneOfBuilder::new().item(word()).item(table()).item(several).into()
