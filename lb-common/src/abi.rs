@@ -1,7 +1,7 @@
 //! The layout contract: fixed size, no padding, and plain data as far as `aya` is concerned.
 
 /// Version of every layout in this crate together, kept in [`crate::settings::Settings`].
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Asserts that a row has the given size and no padding.
 ///

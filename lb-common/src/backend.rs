@@ -99,10 +99,20 @@ pub struct Load {
     pub active: Word,
     /// Its smoothed connect time: see [`crate::latency::Latency`].
     pub latency: Word,
+    /// Whether new flows avoid it: see [`crate::suspicion::Suspicion`].
+    pub suspicion: Word,
+    /// Connections that it refused: a reset for a SYN. This and what follows is added up since the maps were made.
+    pub refused: Word,
+    /// SYNs that it had not answered when their clients sent them again.
+    pub unanswered: Word,
+    /// Established flows that it reset.
+    pub resets: Word,
+    /// Flows that it was given because another backend had refused or not answered them.
+    pub retried: Word,
     /// Zero.
-    pub reserved: [u64; 6],
+    pub reserved: u64,
 }
-row!(Load, 64, { Word, Word, [u64; 6] });
+row!(Load, 64, { Word, Word, Word, Word, Word, Word, Word, u64 });
 
 /// Rows of one endpoint at most: the bound of the data plane's walk along the chain.
 pub const MAX_SIBLINGS: usize = 8;

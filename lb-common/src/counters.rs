@@ -94,5 +94,7 @@ pub struct IcmpBudget {
     pub sent: Word,
     /// What the stage that answers is to say: written by the stage before it, for the same packet.
     pub pending: Word,
+    /// The hash of the flow that this is about, where it is about one.
+    pub pending_flow: Word,
 }
-row!(IcmpBudget, 24, { Word, Word, Word });
+row!(IcmpBudget, 32, { Word, Word, Word, Word });

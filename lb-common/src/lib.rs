@@ -40,6 +40,8 @@ pub mod reason;
 pub mod service;
 pub mod settings;
 pub mod slot;
+pub mod suspicion;
+pub mod syn;
 
 pub use abi::ABI_VERSION;
 pub use address::{Address, Be16, Be32, Protocol};

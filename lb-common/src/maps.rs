@@ -38,6 +38,8 @@ pub const TRAFFIC: &str = "TRAFFIC";
 pub const CONNECT_TIMES: &str = "CONNECT_TIMES";
 /// [`crate::counters::IcmpBudget`], a row for each CPU.
 pub const ICMP_BUDGET: &str = "ICMP_BUDGET";
+/// [`crate::syn::SynRow`]s, by hash of a flow.
+pub const SYNS: &str = "SYNS";
 /// [`crate::limit::SourceLine`]s, by hash.
 pub const SOURCES: &str = "SOURCES";
 /// Allow and deny by [`crate::prefix::PrefixKey`]: a longest-prefix-match trie.
@@ -58,7 +60,7 @@ pub const WATCHED_CAPACITY: u32 = 256;
 pub const WATCHED_INTERFACE: u64 = 1 << 32;
 
 /// Maps that outlive a program: pinned by name. [`STAGES`] and [`WATCHED`] are not among them.
-pub const PINNED: [&str; 21] = [
+pub const PINNED: [&str; 22] = [
     SETTINGS,
     DIRECTORY,
     SERVICES,
@@ -76,12 +78,15 @@ pub const PINNED: [&str; 21] = [
     TRAFFIC,
     CONNECT_TIMES,
     ICMP_BUDGET,
+    SYNS,
     SOURCES,
     PREFIXES,
     FRAGMENTS,
     LINKS,
 ];
 
+/// SYNs that are remembered at once: 4 MiB. A power of two.
+pub const SYN_CAPACITY: u32 = 1 << 16;
 /// Lines of sources whose new flows are limited: room for 131,072 at once. A power of two.
 pub const SOURCE_LINES: u32 = 16_384;
 /// Prefixes that the trie has room for; memory is taken as they come.

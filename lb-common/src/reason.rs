@@ -40,6 +40,8 @@ counted! {
         ResetBackendDown = "reset_backend_down", "TCP of a flow whose backend is gone, to a service that then resets: answered with a reset.";
         UnreachableBackendDown = "unreachable_backend_down", "UDP of a flow whose backend is gone, to a service that then resets: answered with ICMP port unreachable, once.";
         ResetUnknownFlow = "reset_unknown_flow", "TCP in mid-stream of a flow that nobody knows, to a service whose strategy does not compute its backend: answered with a reset.";
+        ResetSynAckStale = "reset_syn_ack_stale", "A SYN-ACK from a backend that its flow has left for another: answered to the backend with a reset.";
+        RequestRetried = "request_retried", "A backend's reset of a new connection: turned into the client's SYN and sent to another backend.";
         TimeExceeded = "time_exceeded", "TTL or hop limit used up: answered with ICMP time exceeded.";
         TooBig = "too_big", "Larger than the next link takes: answered with ICMP fragmentation needed (RFC 1191) or packet too big (RFC 8201).";
         PassNotIp = "pass_not_ip", "Neither IPv4 nor IPv6: ARP, LLDP and the like.";
@@ -67,7 +69,8 @@ counted! {
         DropReplyFragmentBeforeFirst = "drop_reply_fragment_before_first", "A later fragment from a backend, of a protocol that it serves, whose first was not seen.";
         DropUdpChecksumZero = "drop_udp_checksum_zero", "UDP over IPv6 without a checksum (RFC 8200 section 8.1).";
         DropSourceInvalid = "drop_source_invalid", "A new flow whose source cannot be a client: zero, loopback, multicast.";
-        DropSynAckStale = "drop_syn_ack_stale", "A SYN-ACK from a backend that its flow has left for another.";
+        DropRefused = "drop_refused", "A backend's reset of a connection that is to be tried elsewhere, when its client sends its SYN again: the SYN is not known any more, or the way to the next backend is not.";
+        DropResetStale = "drop_reset_stale", "A reset from a backend that its flow has left for another, or of another connection than the one that is being opened.";
         DropPortsExhausted = "drop_ports_exhausted", "A new flow to a full-NAT service, for which no port of the source pool is free.";
         DropWithoutPort = "drop_without_port", "To a full-NAT service, of a flow that is not remembered and so has no port: the flow table is full, or this is a later fragment or the end of an unknown connection.";
         DropNoRoute = "drop_no_route", "The kernel's routing table says blackhole, unreachable or prohibit.";
@@ -84,6 +87,8 @@ counted! {
         FlowUntracked = "flow_untracked", "No entry could be made: bucket full of flows that stay; balanced by hash.";
         AffinityUntracked = "affinity_untracked", "A client's backend could not be remembered: bucket full; its next flow goes by the strategy alone.";
         FlowRebalanced = "flow_rebalanced", "A flow's backend was gone; it was given another.";
+        FlowRetried = "flow_retried", "A flow's backend refused it or did not answer; it was given another.";
+        SuspectAvoided = "suspect_avoided", "A new flow's backend had refused or not answered others just before; it was given another.";
         FlowSidestepped = "flow_sidestepped", "A new flow's client port has a flow by another virtual address at its backend; it was given another backend.";
         SourceUncounted = "source_uncounted", "A new flow was let in whose source found no room among those that are limited.";
         PortTaken = "port_taken", "A port of a source pool was given to a flow.";

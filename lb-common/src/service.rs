@@ -76,6 +76,9 @@ impl Options {
     /// Packets go to the backends from an address and a port of the service's pool. Not changed while the row is in use.
     pub const FULL_NAT: Self = Self(1 << 6);
 
+    /// A TCP flow that its backend refuses or does not answer is given another ([`crate::syn`]).
+    pub const RETRY: Self = Self(1 << 7);
+
     /// With [affinity](Self::AFFINITY) for so many ticks since the client's last new flow, 24 bits of them.
     #[inline(always)]
     pub const fn with_affinity(self, ticks: u64) -> Self {

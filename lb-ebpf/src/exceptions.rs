@@ -192,7 +192,9 @@ pub fn owns<A: Family, T: Tables>(
             true
         }
         // The client's SYN went elsewhere meanwhile: it must not see two answers.
-        Lookup::Hit(..) if packet.segment.is_syn_ack() => return Err(Verdict::Drop(Reason::DropSynAckStale)),
+        Lookup::Hit(..) if packet.segment.is_syn_ack() => {
+            return Err(reject::with(tables, Rejection::StaleSynAck));
+        }
         // What no client has confirmed does not take the base's flow away.
         Lookup::Hit(_, data) => from_base && !data.state().is_confirmed(),
         _ => from_base,

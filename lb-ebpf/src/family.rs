@@ -21,6 +21,8 @@ pub trait Family: Copy + core::fmt::Debug {
     const ETHERTYPE: Be16;
     /// Bytes of a header without options or extensions.
     const HEADER: usize;
+    /// Where in a header its TTL or hop limit is.
+    const HOP_LIMIT: usize;
     /// The ICMP that belongs to it.
     const ICMP: Protocol;
     /// Whether the header has a checksum of its own, and the ICMP checksum covers no addresses.
@@ -60,6 +62,10 @@ pub trait Family: Copy + core::fmt::Debug {
     fn bucket<T: Tables>(tables: &T, hash: u64) -> Option<&Bucket<Self::Key>>;
     /// Settles on a backend with a shared endpoint, or another: see [`crate::clash::settle`].
     fn settle<T: Tables>(tables: &T, opening: &Opening<Self>, chosen: u16) -> u16;
+    /// The backend that affinity asks for: see [`crate::affinity::prefer`].
+    fn prefer<T: Tables>(tables: &T, opening: &Opening<Self>) -> u64;
+    /// The backend that a flow may go to next: see [`crate::retry::next`].
+    fn next<T: Tables>(tables: &T, flow: &Opening<Self>, excluded: u64) -> u16;
     /// Picks the backend of a flow, and remembers it: see [`crate::open::open`].
     fn open<T: Tables>(tables: &T, opening: &Opening<Self>) -> u64;
     /// Whether packets may come from this address: not unspecified, loopback, multicast or broadcast
@@ -93,6 +99,7 @@ impl Family for Ipv4 {
 
     const ETHERTYPE: Be16 = Be16::new(0x0800);
     const HEADER: usize = 20;
+    const HOP_LIMIT: usize = 8;
     const ICMP: Protocol = Protocol::ICMP;
     const HEADER_CHECKSUM: bool = true;
     const HAS_EXTENSIONS: bool = false;
@@ -170,6 +177,16 @@ impl Family for Ipv4 {
     }
 
     #[inline(always)]
+    fn prefer<T: Tables>(tables: &T, opening: &Opening<Self>) -> u64 {
+        tables.prefer4(opening)
+    }
+
+    #[inline(always)]
+    fn next<T: Tables>(tables: &T, flow: &Opening<Self>, excluded: u64) -> u16 {
+        tables.next4(flow, excluded)
+    }
+
+    #[inline(always)]
     fn open<T: Tables>(tables: &T, opening: &Opening<Self>) -> u64 {
         tables.open4(opening)
     }
@@ -195,6 +212,7 @@ impl Family for Ipv6 {
 
     const ETHERTYPE: Be16 = Be16::new(0x86dd);
     const HEADER: usize = 40;
+    const HOP_LIMIT: usize = 7;
     const ICMP: Protocol = Protocol::ICMPV6;
     const HEADER_CHECKSUM: bool = false;
     const HAS_EXTENSIONS: bool = true;
@@ -267,6 +285,16 @@ impl Family for Ipv6 {
     #[inline(always)]
     fn settle<T: Tables>(tables: &T, opening: &Opening<Self>, chosen: u16) -> u16 {
         tables.settle6(opening, chosen)
+    }
+
+    #[inline(always)]
+    fn prefer<T: Tables>(tables: &T, opening: &Opening<Self>) -> u64 {
+        tables.prefer6(opening)
+    }
+
+    #[inline(always)]
+    fn next<T: Tables>(tables: &T, flow: &Opening<Self>, excluded: u64) -> u16 {
+        tables.next6(flow, excluded)
     }
 
     #[inline(always)]

@@ -20,6 +20,7 @@ use lb_common::settings::{Settings, timeout};
 use crate::family::Family;
 use crate::latency;
 use crate::tables::Tables;
+use crate::tcp::Segment;
 
 /// Reads of a lock flag before an insertion gives up; it is held for some tens of instructions.
 const LOCK_ATTEMPTS: usize = if cfg!(loom) { 1 } else { 16 };
@@ -345,6 +346,27 @@ fn count_transition<T: Tables>(tables: &T, before: u64, after: u64) {
     let (before, after) = (Data(before), Data(after));
     account_here(tables, before, after);
     latency::measure(tables, before, after);
+    if before.state() == State::HALF_OPEN
+        && after.state() == State::ANSWERED
+        && let Some(load) = tables.load(after.backend())
+        && load.suspicion.load() != 0
+    {
+        load.suspicion.store(0);
+    }
+}
+
+/// [`account`], of a segment from the backend.
+#[inline(always)]
+pub fn account_reply<T: Tables>(tables: &T, before: Data, after: Data, segment: Segment) {
+    if before.state() != after.state() {
+        count_transition(tables, before.0, after.0);
+        if before.state() == State::ESTABLISHED
+            && segment.is_reset()
+            && let Some(load) = tables.load(after.backend())
+        {
+            load.resets.add(1);
+        }
+    }
 }
 
 /// Counts what a change of an entry means: the load of the backends before and after, active connections, and the proof

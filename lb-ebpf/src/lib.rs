@@ -5,7 +5,7 @@
 //! `explain`. The modules in the order in which a packet meets them:
 //!
 //! ```text
-//! pipeline   which of nine programs has the packet, and in which order its steps come
+//! pipeline   which of eleven programs has the packet, and in which order its steps come
 //! parse      frame -> headers -> packet, or why not
 //! fragments  a later fragment's ports, from its first
 //! classify   a request to a service, a reply from a backend, or not ours
@@ -15,6 +15,7 @@
 //! request    the way to a backend          reply    the way back
 //! nat        both at once, for full NAT: an address and a port stand for the client
 //! open       a new flow: its backend and its entry
+//! retry      another backend where the first refuses or does not answer
 //! affinity   the backend of a client's flows before it
 //! clash      another backend where its own could not tell the flow from another service's
 //! select     which backend, from the service's slots
@@ -52,6 +53,7 @@ pub mod pipeline;
 pub mod reject;
 pub mod reply;
 pub mod request;
+pub mod retry;
 pub mod select;
 pub mod send;
 pub mod tables;

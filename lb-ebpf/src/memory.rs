@@ -20,6 +20,7 @@ use lb_common::reason::{Event, Reason};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
+use lb_common::syn::SynRow;
 
 use crate::frame::{Fields, FieldsMut, Frame, MAX_OFFSET};
 use crate::pipeline;
@@ -135,6 +136,8 @@ pub struct MemoryTables {
     pub icmp_budget: IcmpBudget,
     /// By backend.
     pub connect_times: Vec<ConnectTimes>,
+    /// By hash of a flow.
+    pub syns: Vec<SynRow>,
     /// The sources whose new flows are limited.
     pub sources: Vec<SourceLine>,
     /// Every service's prefix lists: length of the prefix and its address, and whether it allows or denies.
@@ -206,6 +209,7 @@ impl MemoryTables {
             traffic: rows(sizes.backends),
             icmp_budget: IcmpBudget::default(),
             connect_times: rows(sizes.backends),
+            syns: rows(if cfg!(miri) { 64 } else { maps::SYN_CAPACITY }),
             sources: rows(maps::SOURCE_LINES),
             prefixes: BTreeMap::new(),
             fragments: RefCell::default(),
@@ -311,6 +315,10 @@ impl Tables for MemoryTables {
 
     fn icmp_budget(&self) -> Option<&IcmpBudget> {
         Some(&self.icmp_budget)
+    }
+
+    fn syn(&self, hash: u32) -> Option<&SynRow> {
+        self.syns.get(hash as usize % self.syns.len())
     }
 
     fn source_line(&self, hash: u32) -> Option<&SourceLine> {

@@ -28,6 +28,7 @@ use crate::parse::Packet;
 use crate::reject::{self, Rejection};
 use crate::reply;
 use crate::request;
+use crate::retry;
 use crate::send::send;
 use crate::tables::{RouteQuery, Tables};
 use crate::tcp;
@@ -51,7 +52,7 @@ pub fn is_pool<A: Family, T: Tables>(tables: &T, address: &A::Address, port: u16
 
 /// The row of a pool's port.
 #[inline(always)]
-fn port_row<A: Family, T: Tables>(
+pub fn port_row<A: Family, T: Tables>(
     tables: &T,
     settings: &Settings,
     address: A::Address,
@@ -81,6 +82,8 @@ pub fn forward<A: Family, F: Frame, T: Tables>(
     if reopened || backend.service != service.id || !backend.is_serving() {
         return Err(UNKNOWN);
     }
+    let hash = A::key(ip.source, packet.source_port, service.id).hash(settings.flow_key);
+    retry::check_syn(tables, packet, &service, hash, data)?;
     let place = place_of::<A, T>(tables, &owner(packet, service.id), data).ok_or(UNKNOWN)?;
     let pool = tables.pool_address(place.address).ok_or(Verdict::INTERNAL)?;
     if packet.has_transport && !(packet.segment.is_syn() && ports::is_opening(tables, place.row, data)) {
@@ -109,12 +112,12 @@ pub fn forward<A: Family, F: Frame, T: Tables>(
 ///
 /// A stage of its own: all that a new flow takes and all that a translation takes is more than one program can hold.
 #[inline(always)]
-pub fn open<A: Family, T: Tables>(tables: &T, packet: &Packet<A>) -> Step<Verdict> {
+pub fn open<A: Family, F: Frame, T: Tables>(frame: &F, tables: &T, packet: &Packet<A>) -> Step<Verdict> {
     let ip = &packet.ip;
     let service = classify::service::<A, T>(tables, ip.destination, packet.destination_port, ip.protocol)
         .ok_or(Verdict::Pass(Reason::PassNotOurs))?;
     let settings = tables.settings();
-    request::backend_of(tables, settings, packet, &service)?;
+    request::backend_of(frame, tables, settings, packet, &service)?;
     let Some((entry, data)) = entry_of(tables, settings, packet, service.id) else {
         return Err(Verdict::Drop(Reason::DropWithoutPort));
     };
@@ -180,7 +183,8 @@ pub fn reply<A: Family, F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: 
     let from = (packet.ip.source, packet.source_port);
     let flow = flow_of::<A, T>(tables, settings, row, from)
         .filter(|flow| flow.backend.row.protocol == packet.ip.protocol)
-        .ok_or(Verdict::Pass(Reason::PassPoolWithoutFlow))?;
+        .ok_or(reply::without_flow(packet, Reason::PassPoolWithoutFlow))?;
+    reply::check_reset(tables, packet, flow.backend.row, flow.holder.data)?;
     if packet.ip.hop_limit <= 1 {
         return Err(reject::with(tables, Rejection::TimeExceeded));
     }
@@ -190,7 +194,7 @@ pub fn reply<A: Family, F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: 
         let code = data.next_hop();
         let step = |data| tcp::after_reply(data, packet.segment, now).by_next_hop(code);
         if let Some((before, after)) = flows::update(entry, data, step) {
-            flows::account(tables, before, after);
+            flows::account_reply(tables, before, after, packet.segment);
         }
     }
     let way = way_to_client::<A, F, T>(frame, tables, settings, &flow);

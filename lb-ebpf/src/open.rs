@@ -11,6 +11,7 @@ use lb_common::reason::Event;
 use lb_common::service::{Index, Options, Service, Table};
 use lb_common::settings::Settings;
 
+use crate::clash;
 use crate::classify::Found;
 use crate::family::Family;
 use crate::flows::{self, Insertion, Lookup};
@@ -56,6 +57,15 @@ impl Facts {
     /// The service has [affinity](crate::affinity).
     const STICKY: u64 = 1 << 5;
 
+    /// A backend that is [preferred](Self::preferring) or [settled on](Self::settled_on).
+    const ELSEWHERE: u64 = 0xffff_ffff << 16;
+
+    /// The backend that has been settled on is the strategy's choice.
+    const BY_STRATEGY: u64 = 1 << 8;
+
+    /// Opens a connection that is given another backend where its own does not answer ([`crate::retry`]).
+    const RETRIED: u64 = 1 << 7;
+
     /// Somebody wants to know how long the handshake takes.
     const TIMED: u64 = 1 << 6;
 
@@ -80,6 +90,12 @@ impl Facts {
     #[inline(always)]
     pub const fn is_known(self) -> bool {
         self.has(Self::KNOWN)
+    }
+
+    /// Whether it opens a connection that is given another backend where its own does not answer.
+    #[inline(always)]
+    pub const fn is_retried(self) -> bool {
+        self.has(Self::RETRIED)
     }
 
     /// Whether the service has [affinity](crate::affinity).
@@ -111,10 +127,11 @@ impl Facts {
         (self.0 >> 32) as u16
     }
 
-    /// The same, with a backend that has been settled on: see [`crate::clash`].
+    /// The same, with a backend that has been settled on instead of the `chosen` one: see [`crate::clash`].
     #[inline(always)]
-    pub const fn settled_on(self, backend: u16) -> Self {
-        Self(self.0 | (backend as u64) << 16)
+    pub const fn settled_on(self, backend: u16, chosen: u16) -> Self {
+        let is_same = backend == chosen && !self.is_sticky();
+        Self(self.0 | (backend as u64) << 16 | if is_same { Self::BY_STRATEGY } else { 0 })
     }
 
     /// The backend that has been settled on; 0 where none has.
@@ -153,12 +170,14 @@ impl<A: Family> Opening<A> {
     #[inline(always)]
     pub fn of(packet: &Packet<A>, service: &Found<'_, Service>, hash: u64, known: bool) -> Self {
         let bit = |fact: bool, bit: u64| if fact { bit } else { 0 };
+        let options = Options(service.row.options.load());
         let facts = bit(packet.ip.protocol == Protocol::UDP, Facts::DATAGRAM)
             | bit(packet.segment.is_syn(), Facts::SYN)
             | bit(packet.segment.is_ending(), Facts::ENDING)
             | bit(!packet.has_transport, Facts::LATER_FRAGMENT)
             | bit(known, Facts::KNOWN)
-            | bit(Options(service.row.options.load()).has(Options::AFFINITY), Facts::STICKY);
+            | bit(options.has(Options::AFFINITY), Facts::STICKY)
+            | bit(packet.segment.is_syn() && options.has(Options::RETRY), Facts::RETRIED);
         let (client, port) = (packet.ip.source, packet.source_port);
         Self { client, port, service: service.id, hash, facts: Facts(facts) }
     }
@@ -180,7 +199,7 @@ pub fn open<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
     if !choice.is_backend() {
         return choice.0;
     }
-    // Where its endpoint serves others too, the caller asks first whether that clashes.
+    // Where it is suspect, or its endpoint serves others too, the caller asks first whether another is better.
     if is_unsettled(tables, facts, choice) {
         return choice.to_be_settled().0;
     }
@@ -192,7 +211,7 @@ pub fn open<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
         Some(choice) => choice.0,
         // Its next packet would go anywhere.
         None if !table.index().is_hash() => Choice::TABLE_FULL.0,
-        None if facts.preferred() != 0 => Choice::BY_HASH.0,
+        None if facts.has(Facts::ELSEWHERE) && !facts.has(Facts::BY_STRATEGY) => Choice::BY_HASH.0,
         None => {
             flows::count(tables, Event::FlowUntracked);
             choice.0
@@ -220,11 +239,13 @@ pub fn reopen<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
     reassign(tables, opening, choice).0
 }
 
-/// Whether a backend is chosen whose endpoint has flows of other services too, and nobody has asked yet whether one of them is
-/// like this one: see [`crate::clash`].
+/// Whether a backend is chosen that is suspect, or whose endpoint has flows of other services too, and nobody has asked yet
+/// whether another is better: see [`crate::clash`].
 #[inline(always)]
 fn is_unsettled<T: Tables>(tables: &T, facts: Facts, choice: Choice) -> bool {
-    facts.settled() == 0 && tables.backend(choice.backend()).is_some_and(|row| row.is_shared())
+    facts.settled() == 0
+        && (tables.backend(choice.backend()).is_some_and(|row| row.is_shared())
+            || facts.has(Facts::RETRIED) && clash::is_suspect(tables, choice.backend()))
 }
 
 /// The backend that has been settled on, or that affinity asks for, or the strategy's choice.

@@ -1,4 +1,4 @@
-//! The five programs: which steps each takes, in which order.
+//! The programs: which steps each takes, in which order.
 //!
 //! ```text
 //! balance         plain TCP and UDP: nearly everything
@@ -10,6 +10,8 @@
 //!     balance_nat_open   those that have no flow or no port yet
 //!   balance_nat_reply  replies from such services' backends
 //!   balance_nat_icmp   errors about either, found by balance_icmp
+//!   balance_retry      resets of flows that nobody has answered, and packets of backends that flows have left
+//!     balance_resend     those of the resets that become the client's SYN to another backend
 //! ```
 
 use lb_common::reason::Reason;
@@ -21,7 +23,7 @@ use crate::parse::{self, Broken, Headers, Packet, Part, Plain};
 use crate::reject::Answering;
 use crate::tables::Tables;
 use crate::verdict::{Stage, Step, Verdict};
-use crate::{classify, fragments, icmp, link, nat, reject, reply, request};
+use crate::{classify, fragments, icmp, link, nat, reject, reply, request, retry as retrying};
 
 /// The TCP or UDP packet of a frame that an earlier stage has read already; returns from the function where it cannot be.
 ///
@@ -61,6 +63,8 @@ pub fn stage<F: Frame, T: Tables>(stage: Stage, frame: &mut F, tables: &T) -> Ve
         Stage::NatOpen => nat_open(frame, tables),
         Stage::NatReply => nat_reply(frame, tables),
         Stage::NatIcmp => nat_icmp(frame, tables),
+        Stage::Retry => retry(frame, tables),
+        Stage::Resend => resend(frame, tables),
     }
 }
 
@@ -223,7 +227,7 @@ pub fn nat_open<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
 #[inline(always)]
 fn nat_open_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Step<Verdict> {
     let packet = packet_again!(A, frame, tables, l3);
-    nat::open(tables, &packet)
+    nat::open(frame, tables, &packet)
 }
 
 /// Replies from full-NAT services' backends.
@@ -260,6 +264,42 @@ fn nat_icmp_ip<A: Plain + Messages, F: Frame, T: Tables>(
 ) -> Step<Verdict> {
     let ip = headers_of_ours::<A, F, T>(frame, tables, l3)?;
     nat::handle_error(frame, tables, &ip)
+}
+
+/// Resets of flows that nobody has answered, and packets of backends that flows have left.
+#[inline(always)]
+pub fn retry<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match after_tags(frame) {
+        Some((l3, Protocols::Ipv4)) => finish(retry_ip::<Ipv4, F, T>(frame, tables, l3)),
+        Some((l3, Protocols::Ipv6)) => finish(retry_ip::<Ipv6, F, T>(frame, tables, l3)),
+        None => Verdict::Pass(Reason::PassNotIp),
+    }
+}
+
+#[inline(always)]
+fn retry_ip<A: Plain, F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Step<Verdict> {
+    let packet = packet_again!(A, frame, tables, l3);
+    retrying::handle(frame, tables, &packet)
+}
+
+/// Resets that become the client's SYN to another backend.
+#[inline(always)]
+pub fn resend<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match after_tags(frame) {
+        Some((l3, Protocols::Ipv4)) => finish(resend_ip::<Ipv4, F, T>(frame, tables, l3)),
+        Some((l3, Protocols::Ipv6)) => finish(resend_ip::<Ipv6, F, T>(frame, tables, l3)),
+        None => Verdict::Pass(Reason::PassNotIp),
+    }
+}
+
+#[inline(always)]
+fn resend_ip<A: Plain + Answering, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    l3: usize,
+) -> Step<Verdict> {
+    let packet = packet_again!(A, frame, tables, l3);
+    retrying::resend(frame, tables, &packet)
 }
 
 /// ICMP: echo to a virtual address, errors about our packets.

@@ -31,6 +31,8 @@ pub enum Rejection {
     BackendDown,
     /// It is of a flow that nobody knows, whose backend cannot be computed.
     UnknownFlow,
+    /// A backend accepts a connection that has left it for another.
+    StaleSynAck,
 }
 
 impl Rejection {
@@ -41,6 +43,7 @@ impl Rejection {
             Self::TooBig(mtu) => 2 | (mtu as u64) << 8,
             Self::BackendDown => 3,
             Self::UnknownFlow => 4,
+            Self::StaleSynAck => 5,
         }
     }
 
@@ -50,6 +53,7 @@ impl Rejection {
             1 => Self::NoBackend,
             3 => Self::BackendDown,
             4 => Self::UnknownFlow,
+            5 => Self::StaleSynAck,
             _ => Self::TooBig((word >> 8) as u16),
         }
     }
@@ -87,6 +91,13 @@ impl Rejection {
                 icmpv6: (1, 4),
                 error: (Reason::ResetUnknownFlow, Reason::DropUnknownFlow),
                 reset: Some((Reason::ResetUnknownFlow, Reason::DropUnknownFlow)),
+            },
+            // So has it.
+            Self::StaleSynAck => Answer {
+                icmp: (3, 3),
+                icmpv6: (1, 4),
+                error: (Reason::ResetSynAckStale, Reason::DropResetStale),
+                reset: Some((Reason::ResetSynAckStale, Reason::DropResetStale)),
             },
         }
     }
@@ -138,17 +149,32 @@ pub trait Answering: Family + Sized {
     const MAX_QUOTE: u16;
 
     /// Writes an IP header without options for a packet of our own, at `at`.
-    fn write_header<F: Frame>(
-        frame: &mut F,
-        at: usize,
-        ends: &Ends<Self>,
-        protocol: Protocol,
-        payload: u16,
-    ) -> Option<()>;
+    fn write_header<F: Frame>(frame: &mut F, at: usize, ends: &Ends<Self>, header: &Header) -> Option<()>;
     /// The sum of the pseudo-header (RFC 9293 section 3.1; RFC 8200 section 8.1).
     fn pseudo_sum(ends: &Ends<Self>, protocol: Protocol, payload: u16) -> u64;
     /// Type and code of the error.
     fn message(answer: Answer) -> (u8, u8);
+}
+
+/// What an IP header says besides where it comes from and goes to.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// The first four bytes, of which the traffic class and the flow label are taken.
+    pub head: [u8; 4],
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// What the packet carries.
+    pub protocol: Protocol,
+    /// Bytes behind the header.
+    pub payload: u16,
+}
+
+impl Header {
+    /// That of an answer.
+    #[inline(always)]
+    const fn answering(protocol: Protocol, payload: u16) -> Self {
+        Self { head: [0; 4], hop_limit: HOP_LIMIT, protocol, payload }
+    }
 }
 
 /// Where an answer comes from and goes to.
@@ -171,7 +197,7 @@ pub fn answer<A: Answering, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: 
     }
     let packet = Packet::read(frame, ip).ok_or(Verdict::INTERNAL)?;
     let ends = Ends {
-        source: answering_address::<A, T>(tables, &packet).ok_or(Verdict::INTERNAL)?,
+        source: answering_address::<A, T>(tables, &packet, rejection).ok_or(Verdict::INTERNAL)?,
         destination: ip.source,
     };
     if ip.protocol == Protocol::TCP
@@ -189,10 +215,17 @@ pub fn answer<A: Answering, F: Frame, T: Tables>(frame: &mut F, tables: &T, ip: 
 }
 
 /// The address that the packet is about: the virtual one that a request goes to or whose backend a reply is from; the pool's
-/// that a full-NAT service's reply goes to.
+/// that a full-NAT service's reply goes to. A backend is told as if by whom it answers.
 #[inline(always)]
-fn answering_address<A: Family, T: Tables>(tables: &T, packet: &Packet<A>) -> Option<A::Address> {
+fn answering_address<A: Family, T: Tables>(
+    tables: &T,
+    packet: &Packet<A>,
+    rejection: Rejection,
+) -> Option<A::Address> {
     let ip = &packet.ip;
+    if rejection == Rejection::StaleSynAck {
+        return Some(ip.destination);
+    }
     if classify::service::<A, T>(tables, ip.destination, packet.destination_port, ip.protocol).is_some() {
         return Some(ip.destination);
     }
@@ -245,7 +278,7 @@ fn reset<A: Answering, F: Frame>(
     let end = l4 + TCP_HEADER;
     frame.move_end(end as i32 - frame.length() as i32)?;
     link.write(frame)?;
-    A::write_header(frame, ip.l3, ends, Protocol::TCP, TCP_HEADER as u16)?;
+    A::write_header(frame, ip.l3, ends, &Header::answering(Protocol::TCP, TCP_HEADER as u16))?;
 
     let [p0, p1] = packet.destination_port.to_wire();
     let [q0, q1] = packet.source_port.to_wire();
@@ -273,7 +306,7 @@ fn error<A: Answering, F: Frame>(
     frame.move_front(-((A::HEADER + ICMP_HEADER) as i32))?;
     link.write(frame)?;
     let payload = ICMP_HEADER as u16 + quote;
-    A::write_header(frame, ip.l3, ends, A::ICMP, payload)?;
+    A::write_header(frame, ip.l3, ends, &Header::answering(A::ICMP, payload))?;
 
     let at = ip.l3 + A::HEADER;
     let [r0, r1, r2, r3] = rejection.rest().to_be_bytes();
@@ -310,26 +343,22 @@ impl Answering for Ipv4 {
     const MAX_QUOTE: u16 = 576 - 20 - ICMP_HEADER as u16;
 
     #[inline(always)]
-    fn write_header<F: Frame>(
-        frame: &mut F,
-        at: usize,
-        ends: &Ends<Self>,
-        protocol: Protocol,
-        payload: u16,
-    ) -> Option<()> {
+    fn write_header<F: Frame>(frame: &mut F, at: usize, ends: &Ends<Self>, header: &Header) -> Option<()> {
+        let &Header { head: [_, class, ..], hop_limit, protocol, payload } = header;
         let [l0, l1] = (20 + payload).to_be_bytes();
         let [s0, s1, s2, s3] = ends.source.to_wire();
         let [d0, d1, d2, d3] = ends.destination.to_wire();
-        let fixed = u16::from_ne_bytes([0x45, 0]) as u64 + u16::from_ne_bytes([0x40, 0]) as u64;
+        let fixed = u16::from_ne_bytes([0x45, class]) as u64 + u16::from_ne_bytes([0x40, 0]) as u64;
         let total = fixed
             + u16::from_ne_bytes([l0, l1]) as u64
-            + u16::from_ne_bytes([HOP_LIMIT, protocol.0]) as u64
+            + u16::from_ne_bytes([hop_limit, protocol.0]) as u64
             + ends.source.0 as u64
             + ends.destination.0 as u64;
         let [c0, c1] = (!fold(total)).to_ne_bytes();
         // Not to be fragmented, so its identification means nothing (RFC 6864).
-        let bytes =
-            [0x45, 0, l0, l1, 0, 0, 0x40, 0, HOP_LIMIT, protocol.0, c0, c1, s0, s1, s2, s3, d0, d1, d2, d3];
+        let bytes = [
+            0x45, class, l0, l1, 0, 0, 0x40, 0, hop_limit, protocol.0, c0, c1, s0, s1, s2, s3, d0, d1, d2, d3,
+        ];
         frame.write(at, bytes)
     }
 
@@ -354,15 +383,10 @@ impl Answering for Ipv6 {
     const MAX_QUOTE: u16 = 1280 - 40 - ICMP_HEADER as u16;
 
     #[inline(always)]
-    fn write_header<F: Frame>(
-        frame: &mut F,
-        at: usize,
-        ends: &Ends<Self>,
-        protocol: Protocol,
-        payload: u16,
-    ) -> Option<()> {
+    fn write_header<F: Frame>(frame: &mut F, at: usize, ends: &Ends<Self>, header: &Header) -> Option<()> {
+        let &Header { head: [h0, h1, h2, h3], hop_limit, protocol, payload } = header;
         let [l0, l1] = payload.to_be_bytes();
-        frame.write(at, [0x60, 0, 0, 0, l0, l1, protocol.0, HOP_LIMIT])?;
+        frame.write(at, [0x60 | h0 & 0xf, h1, h2, h3, l0, l1, protocol.0, hop_limit])?;
         frame.write(at + 8, ends.source.to_wire())?;
         frame.write(at + 24, ends.destination.to_wire())?;
         Some(())

@@ -2,7 +2,7 @@
 
 use lb_common::address::{Address, Be16};
 use lb_common::backend::{Backend, MAX_SIBLINGS};
-use lb_common::flow::{Data, Entry, Key};
+use lb_common::flow::{Data, Entry, Key, State};
 use lb_common::reason::Reason;
 use lb_common::settings::Settings;
 
@@ -14,12 +14,13 @@ use crate::frame::Frame;
 use crate::next_hops::{self, Way};
 use crate::parse::Packet;
 use crate::reject::{self, Rejection};
+use crate::retry;
 use crate::select;
 use crate::send::send;
 use crate::tables::{RouteQuery, Tables};
 use crate::tcp;
 use crate::translate::Translation;
-use crate::verdict::{Step, Verdict};
+use crate::verdict::{Stage, Step, Verdict};
 
 /// The flow behind a packet from a backend.
 pub struct Owner<'a, K: Key> {
@@ -44,9 +45,37 @@ pub fn forward<A: Family, F: Frame, T: Tables>(
         Owner { backend: first, entry: None }
     } else {
         owner::<A, T>(tables, settings, first.id, client)
-            .ok_or(Verdict::Pass(Reason::PassReplyWithoutFlow))?
+            .ok_or(without_flow(packet, Reason::PassReplyWithoutFlow))?
     };
+    if let Some((_, data)) = owner.entry {
+        check_reset(tables, packet, owner.backend.row, data)?;
+    }
     send_from(frame, tables, settings, packet, &owner)
+}
+
+/// What becomes of a packet whose backend has no flow with its client: it passes, but where it may be from a backend that the
+/// flow has left.
+#[inline(always)]
+pub fn without_flow<A: Family>(packet: &Packet<A>, passes: Reason) -> Verdict {
+    if packet.segment.is_syn_ack() || packet.segment.is_reset() {
+        Verdict::Defer(Stage::Retry)
+    } else {
+        Verdict::Pass(passes)
+    }
+}
+
+/// Defers a reset of a flow that nobody has answered, where such flows are retried.
+#[inline(always)]
+pub fn check_reset<A: Family, T: Tables>(
+    tables: &T,
+    packet: &Packet<A>,
+    backend: &Backend,
+    data: Data,
+) -> Step<()> {
+    if packet.segment.is_reset() && data.state() == State::HALF_OPEN && retry::retries(tables, backend) {
+        return Err(Verdict::Defer(Stage::Retry));
+    }
+    Ok(())
 }
 
 /// Sends a backend's packet to its client where the slot alone does not say whether there is a flow.
@@ -79,7 +108,7 @@ fn send_from<A: Family, F: Frame, T: Tables>(
         && let Some((before, after)) =
             flows::update(entry, data, |data| tcp::after_reply(data, packet.segment, now))
     {
-        flows::account(tables, before, after);
+        flows::account_reply(tables, before, after, packet.segment);
     }
     let translation = Translation::from_backend(owner.backend.row);
     let way = to_client::<A, F, T>(frame, tables, settings, owner, packet.ip.destination);

@@ -17,6 +17,7 @@ use crate::next_hops;
 use crate::open::Opening;
 use crate::parse::Packet;
 use crate::reject::{self, Rejection};
+use crate::retry;
 use crate::select::Choice;
 use crate::send::send;
 use crate::tables::{RouteQuery, Tables};
@@ -39,7 +40,7 @@ pub fn forward<A: Family, F: Frame, T: Tables>(
     let backend = if options.has(Options::EXCEPTIONS) {
         exceptions::backend_by_slot::<A, T>(tables, service, (packet.ip.source, packet.source_port))?
     } else {
-        backend_of(tables, settings, packet, service)?
+        backend_of(frame, tables, settings, packet, service)?
     };
     send_to(frame, tables, settings, packet, &backend)
 }
@@ -93,7 +94,8 @@ pub fn check<A: Family, T: Tables>(tables: &T, packet: &Packet<A>) -> Step<()> {
 
 /// The backend of a request: its flow's, or a new one's.
 #[inline(always)]
-pub fn backend_of<'a, A: Family, T: Tables>(
+pub fn backend_of<'a, A: Family, F: Frame, T: Tables>(
+    frame: &F,
     tables: &'a T,
     settings: &Settings,
     packet: &Packet<A>,
@@ -109,7 +111,7 @@ pub fn backend_of<'a, A: Family, T: Tables>(
             if !matches!(lookup, Lookup::Untracked) || !is_in_connection(packet) {
                 limit(tables, packet, service)?;
             }
-            return open(tables, Opening::of(packet, service, hash, false));
+            return open_noting(frame, tables, packet, Opening::of(packet, service, hash, false));
         }
     };
     let reopened = packet.segment.is_syn() && data.state() == State::CLOSING;
@@ -118,30 +120,52 @@ pub fn backend_of<'a, A: Family, T: Tables>(
         && row.service == service.id
         && row.is_serving()
     {
+        retry::check_syn(tables, packet, service, hash, data)?;
         follow(tables, entry, data, packet, now);
         return Ok(Found { id: data.backend(), row });
     }
     if reopened {
         limit(tables, packet, service)?;
     }
-    open(tables, Opening::of(packet, service, hash, true))
+    open_noting(frame, tables, packet, Opening::of(packet, service, hash, true))
 }
 
-/// Opens a flow, or gives it another backend: at the one that its strategy chooses, or another where that could not tell
-/// it from a flow to another service.
+/// Opens a flow, and keeps its SYN where it may have to be sent again.
+#[inline(always)]
+fn open_noting<'a, A: Family, F: Frame, T: Tables>(
+    frame: &F,
+    tables: &'a T,
+    packet: &Packet<A>,
+    opening: Opening<A>,
+) -> Step<Found<'a, Backend>> {
+    let found = open(tables, opening)?;
+    if opening.facts.is_retried() {
+        retry::note(frame, tables, packet, opening.hash, false);
+    }
+    Ok(found)
+}
+
+/// Opens a flow, or gives it another backend: the one that affinity asks for or its strategy chooses, or another where that is
+/// suspect or could not tell it from a flow to another service.
 #[inline(always)]
 fn open<A: Family, T: Tables>(tables: &T, opening: Opening<A>) -> Step<Found<'_, Backend>> {
-    let choice = Choice(A::open(tables, &opening));
+    let mut preferring = opening;
+    if opening.facts.is_sticky() {
+        preferring.facts = opening.facts.preferring(A::prefer(tables, &opening));
+    }
+    let mut choice = Choice(A::open(tables, &preferring));
+    if choice == Choice::BY_HASH {
+        choice = Choice(A::open(tables, &opening));
+    }
     if !choice.is_to_be_settled() {
         return found(tables, choice.0);
     }
-    match A::settle(tables, &opening, choice.backend()) {
-        0 => Err(Verdict::Drop(Reason::DropTupleInUse)),
-        id => {
-            let facts = opening.facts.settled_on(id);
-            found(tables, A::open(tables, &Opening { facts, ..opening }))
-        }
+    let id = A::settle(tables, &opening, choice.backend());
+    if id == 0 {
+        return Err(Verdict::Drop(Reason::DropTupleInUse));
     }
+    let facts = opening.facts.settled_on(id, choice.backend());
+    found(tables, A::open(tables, &Opening { facts, ..opening }))
 }
 
 /// Brings an entry up to date with a packet of its flow.
@@ -176,7 +200,8 @@ fn found<T: Tables>(tables: &T, choice: u64) -> Step<Found<'_, Backend>> {
         Choice::NO_BACKEND_RESET => reject::with(tables, Rejection::NoBackend),
         Choice::BACKEND_DOWN => reject::with(tables, Rejection::BackendDown),
         Choice::UNKNOWN_FLOW => reject::with(tables, Rejection::UnknownFlow),
-        Choice::TABLE_FULL => Verdict::Drop(Reason::DropFlowTableFull),
+        // Settled on a backend that is not the strategy's, and not remembered: its next packet would go elsewhere.
+        Choice::TABLE_FULL | Choice::BY_HASH => Verdict::Drop(Reason::DropFlowTableFull),
         _ => Verdict::INTERNAL,
     })
 }

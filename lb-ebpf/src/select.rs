@@ -38,7 +38,7 @@ impl Choice {
     /// It cannot be remembered, so that affinity has no say: by the hash.
     pub const BY_HASH: Self = Self(8 << 16);
 
-    /// This backend, unless its endpoint has a flow already that it could not tell from this one.
+    /// This backend, unless it is suspect or its endpoint has a flow already that it could not tell from this one.
     #[inline(always)]
     pub const fn to_be_settled(self) -> Self {
         Self(self.0 | TO_BE_SETTLED)

@@ -15,11 +15,11 @@ use lb_common::prefix::PrefixKey;
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
+use lb_common::syn::SynRow;
 
 use crate::family::{Family, Ipv4, Ipv6};
 use crate::open::{Opening, open, reopen};
-use crate::select::Choice;
-use crate::{affinity, clash, flood};
+use crate::{affinity, clash, flood, retry};
 
 /// The tables of one balancer, as one CPU sees them.
 ///
@@ -76,6 +76,9 @@ pub trait Tables: Sized {
     /// This CPU's budget for ICMP errors.
     fn icmp_budget(&self) -> Option<&IcmpBudget>;
 
+    /// The row that the SYN of flows with this hash is kept in.
+    fn syn(&self, hash: u32) -> Option<&SynRow>;
+
     /// A line of the sources whose new flows are limited, by any 32 bits of hash.
     fn source_line(&self, hash: u32) -> Option<&SourceLine>;
     /// What the longest prefix in a service's lists says of a client.
@@ -88,6 +91,26 @@ pub trait Tables: Sized {
     /// The same for IPv6.
     fn settle6(&self, opening: &Opening<Ipv6>, chosen: u16) -> u16 {
         clash::settle(self, opening, chosen)
+    }
+    /// [`affinity::prefer`] for IPv4. The kernel's is a function that is verified by itself.
+    fn prefer4(&self, opening: &Opening<Ipv4>) -> u64 {
+        affinity::prefer(self, opening)
+    }
+    /// The same for IPv6.
+    fn prefer6(&self, opening: &Opening<Ipv6>) -> u64 {
+        affinity::prefer(self, opening)
+    }
+    /// [`retry::next`] for IPv4. The kernel's is a function that is verified by itself.
+    fn next4(&self, flow: &Opening<Ipv4>, excluded: u64) -> u16 {
+        retry::next(self, flow, excluded)
+    }
+    /// The same for IPv6.
+    fn next6(&self, flow: &Opening<Ipv6>, excluded: u64) -> u16 {
+        retry::next(self, flow, excluded)
+    }
+    /// [`clash::candidate`]. The kernel's is a function that is verified by itself.
+    fn candidate(&self, place: u64, at: u32) -> u64 {
+        clash::candidate(self, place, at)
     }
     /// [`clash::is_taken`]. The kernel's is a function that is verified by itself.
     fn is_taken(&self, id: u16, home: u64, second: u64) -> bool {
@@ -127,17 +150,9 @@ pub trait Tables: Sized {
     fn route(&self, query: &RouteQuery) -> Route;
 }
 
-/// Opens a flow, or opens it again, heeding affinity: as [`crate::open`]'s functions in the kernel do.
+/// Opens a flow, or opens it again.
 fn opened<A: Family, T: Tables>(tables: &T, opening: &Opening<A>) -> u64 {
-    let by = |opening: &Opening<A>| {
-        if opening.facts.is_known() { reopen(tables, opening) } else { open(tables, opening) }
-    };
-    if !opening.facts.is_sticky() {
-        return by(opening);
-    }
-    let preferred = affinity::prefer(tables, opening);
-    let choice = by(&Opening { facts: opening.facts.preferring(preferred), ..*opening });
-    if choice == Choice::BY_HASH.0 { by(opening) } else { choice }
+    if opening.facts.is_known() { reopen(tables, opening) } else { open(tables, opening) }
 }
 
 /// A question to the routing table.

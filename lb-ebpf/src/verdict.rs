@@ -54,11 +54,15 @@ pub enum Stage {
     NatReply,
     /// Errors about either.
     NatIcmp,
+    /// Resets of flows that nobody has answered, and packets of backends that flows have left.
+    Retry,
+    /// Those of the resets that become SYNs.
+    Resend,
 }
 
 impl Stage {
     /// Every stage, in the order of the program array.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Slow,
         Self::Icmp,
         Self::Reject,
@@ -67,6 +71,8 @@ impl Stage {
         Self::NatOpen,
         Self::NatReply,
         Self::NatIcmp,
+        Self::Retry,
+        Self::Resend,
     ];
 
     /// Its index in the program array.
@@ -85,6 +91,8 @@ impl Stage {
             Self::NatOpen => "balance_nat_open",
             Self::NatReply => "balance_nat_reply",
             Self::NatIcmp => "balance_nat_icmp",
+            Self::Retry => "balance_retry",
+            Self::Resend => "balance_resend",
         }
     }
 }

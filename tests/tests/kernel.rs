@@ -46,6 +46,8 @@ fn the_verifier_accepts_every_program_with_logging_and_without_and_has_room_left
         "balance_nat_open",
         "balance_nat_reply",
         "balance_reject",
+        "balance_resend",
+        "balance_retry",
         "balance_slow",
         "clock",
         "xdp_bulk_tx",

@@ -10,7 +10,7 @@ use crate::datapath::{Candidate, ConnectTime, FlowLoad, InterfaceStatus, Move, S
 use crate::health::Health;
 use crate::model::{
     Admin, Affinity, Checks, Damping, Endpoint, Lease, Mode, OnBackendDown, OnNoBackend, PanicThreshold,
-    Protocol, ServiceName, SlowStart, SourcePool, Strategy, Track, Weight,
+    Protocol, Retry, ServiceName, SlowStart, SourcePool, Strategy, Track, Weight,
 };
 use crate::model::{FlowLimit, Prefix};
 
@@ -36,6 +36,8 @@ pub struct ServiceView {
     pub on_no_backend: OnNoBackend,
     /// What a flow meets whose backend is dead or removed.
     pub on_backend_down: OnBackendDown,
+    /// Whether a connection that its backend refuses or does not answer is given another.
+    pub retry: Retry,
     /// For how long a client's flows follow those before them.
     pub affinity: Affinity,
     /// What decides whether a backend is fit.

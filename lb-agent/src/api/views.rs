@@ -125,6 +125,7 @@ impl Snapshot {
             track: service.track,
             on_no_backend: service.on_no_backend,
             on_backend_down: service.on_backend_down,
+            retry: service.retry,
             affinity: service.affinity,
             health: service.health.clone(),
             revision: self.revision_of(&service.name),

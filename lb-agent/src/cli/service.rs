@@ -12,7 +12,7 @@ use crate::api::types::{ServiceDetail, ServiceView};
 use crate::client::Client;
 use crate::model::{
     Affinity, Checks, Damping, Endpoint, FlowLimit, HealthArgument, Mode, OnBackendDown, OnNoBackend,
-    PanicThreshold, PoolAddress, Prefix, Protocol, ServiceName, SlowStart, Strategy, Track, listed,
+    PanicThreshold, PoolAddress, Prefix, Protocol, Retry, ServiceName, SlowStart, Strategy, Track, listed,
 };
 
 /// Lists, adds, changes and removes services.
@@ -128,6 +128,9 @@ struct Properties {
     /// once, or ICMP "port unreachable" for UDP.
     #[arg(long, value_name = "WHAT")]
     on_backend_down: Option<OnBackendDown>,
+    /// Whether a TCP connection that its backend refuses or does not answer is given another: `off` (the default) or `on`.
+    #[arg(long, value_name = "on|off")]
+    retry: Option<Retry>,
     /// For how long after its last new flow a client's flows go where that one went: `off` (the default), or 1s to 24h.
     #[arg(long, value_name = "TIME|off")]
     affinity: Option<Affinity>,
@@ -165,7 +168,7 @@ struct Properties {
 
 /// The same, and something must be said.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, args = ["strategy", "mode", "source_pool", "health", "on_no_backend", "on_backend_down", "affinity", "limit_new_flows", "limit_source", "panic_threshold", "slow_start", "damping", "allow", "deny", "unlist"])]
+#[group(required = true, multiple = true, args = ["strategy", "mode", "source_pool", "health", "on_no_backend", "on_backend_down", "retry", "affinity", "limit_new_flows", "limit_source", "panic_threshold", "slow_start", "damping", "allow", "deny", "unlist"])]
 struct RequiredProperties {
     #[command(flatten)]
     properties: Properties,
@@ -188,6 +191,7 @@ impl Properties {
         put("mode", mode.map(Mode::name));
         put("on-no-backend", on_no_backend.map(OnNoBackend::name));
         put("on-backend-down", on_backend_down.map(OnBackendDown::name));
+        put("retry", self.retry.map(Retry::name));
         if !source_pool.is_empty() {
             body.insert("source_pool".to_owned(), json!(source_pool));
         }
@@ -304,6 +308,7 @@ fn detail(detail: &ServiceDetail) -> String {
         ("track", service.track.to_string()),
         ("on-no-backend", service.on_no_backend.to_string()),
         ("on-backend-down", service.on_backend_down.to_string()),
+        ("retry", service.retry.to_string()),
         ("affinity", service.affinity.to_string()),
         ("limit-new-flows", detail.limit_new_flows.to_string()),
         ("limit-source", detail.limit_source.to_string()),

@@ -182,7 +182,7 @@ mod tests {
             "source_addresses": [{"address": "10.0.1.5", "ports": 31744, "used": 120, "resting": 7}],
             "service_rates": [{
                 "name": "web", "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
-                "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "affinity": "off", "health": "none", "backends": 2, "healthy_backends": 1,
+                "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "retry": "off", "affinity": "off", "health": "none", "backends": 2, "healthy_backends": 1,
                 "revision": 3,
                 "active_backends": 1, "active_connections": 250, "connections_total": 1000,
                 "connections_per_second": 12.34, "rx_packets_per_second": 30.0, "tx_packets_per_second": 20.0, "rx_bytes_per_second": 5.6, "tx_bytes_per_second": 0.0,
@@ -233,7 +233,7 @@ flow_created     41    0.5
         let rates = |name: &str, track: &str| {
             json!({
                 "name": name, "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
-                "track": track, "on_no_backend": "reset", "on_backend_down": "rebalance", "affinity": "off", "health": "none",
+                "track": track, "on_no_backend": "reset", "on_backend_down": "rebalance", "retry": "off", "affinity": "off", "health": "none",
                 "backends": 2, "healthy_backends": 2, "revision": 3, "active_backends": 2,
                 "active_connections": 7, "connections_total": 9, "connections_per_second": 0.0,
                 "rx_packets_per_second": 0.0, "tx_packets_per_second": 0.0, "rx_bytes_per_second": 0.0, "tx_bytes_per_second": 0.0,

@@ -74,7 +74,7 @@ fn each_wrong_command_line_has_its_message() {
         ),
         (
             &["service", "set", "web"],
-            "the following required arguments were not provided: <--strategy <S>|--mode <M>|--source-pool <ADDR,...>|--health <SPEC>|--on-no-backend <WHAT>|--on-backend-down <WHAT>|--affinity <TIME|off>|--limit-new-flows <LIMIT>|--limit-source <LIMIT>|--panic-threshold <PERCENT|off>|--slow-start <TIME|off>|--damping <TIME|off>|--allow <PREFIX>|--deny <PREFIX>|--unlist <PREFIX>>; see --help",
+            "the following required arguments were not provided: <--strategy <S>|--mode <M>|--source-pool <ADDR,...>|--health <SPEC>|--on-no-backend <WHAT>|--on-backend-down <WHAT>|--retry <on|off>|--affinity <TIME|off>|--limit-new-flows <LIMIT>|--limit-source <LIMIT>|--panic-threshold <PERCENT|off>|--slow-start <TIME|off>|--damping <TIME|off>|--allow <PREFIX>|--deny <PREFIX>|--unlist <PREFIX>>; see --help",
         ),
         (&["service", "frobnicate"], "unrecognized subcommand 'frobnicate'; see --help"),
         (

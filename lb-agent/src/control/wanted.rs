@@ -97,6 +97,7 @@ fn wanted_service(service: &Service, known: &impl Fn(&Service, Endpoint) -> Know
         track: service.track,
         on_no_backend: service.on_no_backend,
         on_backend_down: service.on_backend_down,
+        retry: service.retry,
         affinity: service.affinity,
         guard: Arc::clone(&service.guard),
         backends: wanted_backends(service, known),

@@ -114,7 +114,7 @@ impl Sizes {
     }
 
     /// The arrays by name, with the rows that each is created with.
-    pub(crate) const fn rows(&self) -> [(&'static str, u32); 21] {
+    pub(crate) const fn rows(&self) -> [(&'static str, u32); 22] {
         [
             (maps::SETTINGS, 1),
             (maps::DIRECTORY, self.directory_buckets() * HALVES),
@@ -133,6 +133,7 @@ impl Sizes {
             (maps::TRAFFIC, (self.cpus + 1) * self.backend_rows()),
             (maps::CONNECT_TIMES, self.cpus * self.backend_rows()),
             (maps::ICMP_BUDGET, self.cpus),
+            (maps::SYNS, maps::SYN_CAPACITY),
             (maps::SOURCES, maps::SOURCE_LINES),
             (maps::PREFIXES, maps::PREFIX_CAPACITY),
             (maps::FRAGMENTS, maps::FRAGMENT_CAPACITY),

@@ -15,6 +15,7 @@ use lb_common::port::{PoolAddress, Port};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
+use lb_common::syn::SynRow;
 
 use super::arrays::Sizes;
 use crate::config::Limits;
@@ -48,6 +49,7 @@ fn row_bytes(map: &str) -> Option<u64> {
         maps::TRAFFIC => size_of::<Traffic>(),
         maps::CONNECT_TIMES => size_of::<ConnectTimes>(),
         maps::ICMP_BUDGET => size_of::<IcmpBudget>(),
+        maps::SYNS => size_of::<SynRow>(),
         maps::SOURCES => size_of::<SourceLine>(),
         maps::PREFIXES => 0,
         maps::FRAGMENTS => HASH_ENTRY + size_of::<FragmentKey>() + size_of::<u64>(),

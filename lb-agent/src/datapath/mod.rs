@@ -47,7 +47,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Affinity, Guard, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
+use crate::model::{Affinity, Guard, OnBackendDown, OnNoBackend, Protocol, Retry, Strategy, Track};
 pub use footprint::footprint;
 pub use network::Network;
 
@@ -77,6 +77,8 @@ pub struct WantedService {
     pub on_no_backend: OnNoBackend,
     /// What a flow meets whose backend is dead or removed.
     pub on_backend_down: OnBackendDown,
+    /// Whether a connection that its backend refuses or does not answer is given another.
+    pub retry: Retry,
     /// For how long a client's flows follow those before them.
     pub affinity: Affinity,
     /// Who gets in, and how often.

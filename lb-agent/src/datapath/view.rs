@@ -20,6 +20,7 @@ use lb_common::reason::{Event, Reason};
 use lb_common::service::{OnNoBackend, Service, ServiceState, Table};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
+use lb_common::syn::SynRow;
 use lb_ebpf::explain::{self, explain};
 use lb_ebpf::family::{Ipv4, Ipv6};
 use lb_ebpf::nat;
@@ -292,6 +293,10 @@ impl Tables for View<'_> {
     }
 
     fn icmp_budget(&self) -> Option<&IcmpBudget> {
+        None
+    }
+
+    fn syn(&self, _: u32) -> Option<&SynRow> {
         None
     }
 

@@ -11,7 +11,7 @@ use super::fitness::{Damping, Lease, PanicThreshold, SlowStart};
 use super::flow_limit::FlowLimit;
 use super::guard::Guard;
 use super::health::Checks;
-use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Strategy, Track};
+use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Retry, Strategy, Track};
 use super::name::ServiceName;
 use super::prefix::Prefix;
 use super::refusal::Refusal;
@@ -58,6 +58,8 @@ pub struct ServiceChange {
     pub on_no_backend: Option<OnNoBackend>,
     /// What a flow meets whose backend is dead or removed.
     pub on_backend_down: Option<OnBackendDown>,
+    /// Whether a connection that its backend refuses or does not answer is given another.
+    pub retry: Option<Retry>,
     /// For how long a client's flows follow those before them.
     pub affinity: Option<Affinity>,
     /// Limit of new flows.
@@ -160,6 +162,7 @@ impl ServiceChange {
         }
         service.on_no_backend = on_no_backend.unwrap_or(service.on_no_backend);
         service.on_backend_down = on_backend_down.unwrap_or(service.on_backend_down);
+        service.retry = self.retry.unwrap_or(service.retry);
         service.affinity = affinity.unwrap_or(service.affinity);
         let fitness = &mut service.fitness;
         fitness.panic_threshold = self.panic_threshold.unwrap_or(fitness.panic_threshold);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::affinity::Affinity;
 use super::endpoint::Endpoint;
-use super::keyword::{Mode, OnBackendDown, Protocol, Strategy, Track};
+use super::keyword::{Mode, OnBackendDown, Protocol, Retry, Strategy, Track};
 use super::name::ServiceName;
 use super::refusal::Refusal;
 use super::service::Service;
@@ -129,6 +129,7 @@ fn validate_track(service: &Service) -> Result<(), Refusal> {
         Track::Exceptions if service.on_backend_down == OnBackendDown::Reset => {
             refused("`on-backend-down = \"reset\"`", "set it to \"rebalance\"")
         }
+        Track::Exceptions if service.retry == Retry::On => refused("`retry = \"on\"`", "set it to \"off\""),
         Track::Exceptions if service.affinity != Affinity::default() => {
             let what = format!("`affinity = \"{}\"`", service.affinity);
             refused(&what, "set it to \"off\", or choose source-hash")

@@ -41,7 +41,7 @@ fn properties(before: &Service, after: &Service) -> impl Iterator<Item = String>
 }
 
 /// Every property that can differ between two services of one name, as text.
-fn described(service: &Service) -> [(&'static str, String); 17] {
+fn described(service: &Service) -> [(&'static str, String); 18] {
     [
         ("vip", service.vip.to_string()),
         ("protocol", service.protocol.to_string()),
@@ -51,6 +51,7 @@ fn described(service: &Service) -> [(&'static str, String); 17] {
         ("track", service.track.to_string()),
         ("on-no-backend", service.on_no_backend.to_string()),
         ("on-backend-down", service.on_backend_down.to_string()),
+        ("retry", service.retry.to_string()),
         ("affinity", service.affinity.to_string()),
         ("limit-new-flows", service.guard.limit_new_flows.to_string()),
         ("limit-source", service.guard.limit_source.to_string()),

@@ -15,7 +15,7 @@ use super::fitness::{Damping, FitnessPolicy, Lease, PanicThreshold, SlowStart};
 use super::flow_limit::FlowLimit;
 use super::guard::Guard;
 use super::health::{Checks, HealthSpec, OptionValue};
-use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
+use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Retry, Strategy, Track};
 use super::name::ServiceName;
 use super::prefix::Prefix;
 use super::quote::{Quoted, shorten};
@@ -57,6 +57,8 @@ pub struct RawService {
     on_no_backend: OnNoBackend,
     #[serde(default, rename = "on-backend-down")]
     on_backend_down: OnBackendDown,
+    #[serde(default)]
+    retry: Retry,
     #[serde(default)]
     affinity: Affinity,
     #[serde(default, rename = "limit-new-flows")]
@@ -169,6 +171,7 @@ impl RawService {
             track: self.track,
             on_no_backend: self.on_no_backend,
             on_backend_down: self.on_backend_down,
+            retry: self.retry,
             affinity: self.affinity,
             ..Service::new(self.name, self.vip, self.protocol)
         };
@@ -218,6 +221,7 @@ fn print_service(text: &mut String, service: &Service) -> std::fmt::Result {
     writeln!(text, "track = \"{}\"", service.track)?;
     writeln!(text, "on-no-backend = \"{}\"", service.on_no_backend)?;
     writeln!(text, "on-backend-down = \"{}\"", service.on_backend_down)?;
+    writeln!(text, "retry = \"{}\"", service.retry)?;
     writeln!(text, "affinity = \"{}\"", service.affinity)?;
     writeln!(text, "limit-new-flows = \"{}\"", service.guard.limit_new_flows)?;
     writeln!(text, "limit-source = \"{}\"", service.guard.limit_source)?;

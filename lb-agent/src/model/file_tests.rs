@@ -120,6 +120,7 @@ mode = "dnat"
 track = "full"
 on-no-backend = "reset"
 on-backend-down = "rebalance"
+retry = "off"
 affinity = "off"
 limit-new-flows = "none"
 limit-source = "none"
@@ -189,7 +190,7 @@ fn each_bad_file_has_its_message() {
     let cases = [
         (
             format!("{SERVICE}colour = \"red\"\n"),
-            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `source_pool`, `track`, `on-no-backend`, `on-backend-down`, `affinity`, `limit-new-flows`, `limit-source`, `allow`, `deny`, `panic-threshold`, `slow-start`, `damping`, `health`, `backend`",
+            "state.toml line 4, `colour = \"red\"`: unknown key `colour`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `source_pool`, `track`, `on-no-backend`, `on-backend-down`, `retry`, `affinity`, `limit-new-flows`, `limit-source`, `allow`, `deny`, `panic-threshold`, `slow-start`, `damping`, `health`, `backend`",
         ),
         (
             format!("{SERVICE}strategy = \"fastest\"\n"),

@@ -179,6 +179,17 @@ keyword! {
 }
 
 keyword! {
+    /// Whether a connection that its backend refuses or does not answer is given another.
+    Retry, "retry" {
+        /// No: the client gets the refusal.
+        #[default]
+        Off = "off",
+        /// Yes, at once, up to three times.
+        On = "on",
+    }
+}
+
+keyword! {
     /// What the operator wants of a backend.
     Admin, "admin" {
         /// Takes new flows while it is fit.

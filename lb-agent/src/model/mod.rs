@@ -36,7 +36,7 @@ pub use fitness::{Damping, FitnessPolicy, Lease, PanicThreshold, SlowStart};
 pub use flow_limit::FlowLimit;
 pub use guard::Guard;
 pub use health::{CheckAction, Checks, Datagram, HealthArgument, HealthSpec, HttpRequest, TlsPolicy};
-pub use keyword::{Admin, HealthType, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
+pub use keyword::{Admin, HealthType, Mode, OnBackendDown, OnNoBackend, Protocol, Retry, Strategy, Track};
 pub use load::Load;
 pub use name::ServiceName;
 pub use period::Period;

@@ -9,7 +9,7 @@ use super::endpoint::Endpoint;
 use super::fitness::{FitnessPolicy, Lease};
 use super::guard::Guard;
 use super::health::Checks;
-use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
+use super::keyword::{Admin, Mode, OnBackendDown, OnNoBackend, Protocol, Retry, Strategy, Track};
 use super::name::ServiceName;
 use super::source_pool::SourcePool;
 use super::weight::Weight;
@@ -35,6 +35,8 @@ pub struct Service {
     pub on_no_backend: OnNoBackend,
     /// What a flow meets whose backend is dead or removed.
     pub on_backend_down: OnBackendDown,
+    /// Whether a connection that its backend refuses or does not answer is given another.
+    pub retry: Retry,
     /// For how long a client's flows follow those before them.
     pub affinity: Affinity,
     /// Who gets in, and how often. Shared: a list can be long.
@@ -98,6 +100,7 @@ impl Service {
             track: Track::default(),
             on_no_backend: OnNoBackend::default(),
             on_backend_down: OnBackendDown::default(),
+            retry: Retry::default(),
             affinity: Affinity::default(),
             guard: Arc::default(),
             fitness: FitnessPolicy::default(),

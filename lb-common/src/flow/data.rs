@@ -99,6 +99,12 @@ impl Data {
         Self(self.0 & !(0xfff << NEXT_HOP_SHIFT) | ((next_hop & 0xfff) as u64) << NEXT_HOP_SHIFT)
     }
 
+    /// The same entry with another backend.
+    #[inline(always)]
+    pub const fn with_backend(self, backend: u16) -> Self {
+        Self(self.0 & !0xffff | backend as u64)
+    }
+
     /// The same entry, last seen at `now`, in ticks of about a second ([`crate::settings::Settings::tick`]).
     #[inline(always)]
     pub const fn stamped(self, now: u64) -> Self {

@@ -16,13 +16,7 @@ use super::tables::KernelTables;
 pub(super) fn call4(opening: &Opening<Ipv4>) -> u64 {
     let &Opening { client, port, service, hash, facts } = opening;
     let flow = (client.0 as u64) << 32 | (port.0 as u64) << 16 | service as u64;
-    if facts.is_sticky() {
-        lb_open_sticky4(flow, hash, facts.0)
-    } else if facts.is_known() {
-        lb_reopen4(flow, hash, facts.0)
-    } else {
-        lb_open4(flow, hash, facts.0)
-    }
+    if facts.is_known() { lb_reopen4(flow, hash, facts.0) } else { lb_open4(flow, hash, facts.0) }
 }
 
 /// Packs what there is to know of an IPv6 flow.
@@ -31,13 +25,25 @@ pub(super) fn call6(opening: &Opening<Ipv6>) -> u64 {
     let &Opening { client, port, service, hash, facts } = opening;
     let [head, tail] = client.0;
     let flow = (port.0 as u64) << 16 | service as u64;
-    if facts.is_sticky() {
-        lb_open_sticky6(head, tail, flow, hash, facts.0)
-    } else if facts.is_known() {
+    if facts.is_known() {
         lb_reopen6(head, tail, flow, hash, facts.0)
     } else {
         lb_open6(head, tail, flow, hash, facts.0)
     }
+}
+
+/// [`affinity::prefer`] for IPv4.
+#[inline(always)]
+pub(super) fn prefer4(opening: &Opening<Ipv4>) -> u64 {
+    let &Opening { client, port, service, hash, facts } = opening;
+    lb_prefer4((client.0 as u64) << 32 | (port.0 as u64) << 16 | service as u64, hash, facts.0)
+}
+
+/// [`affinity::prefer`] for IPv6.
+#[inline(always)]
+pub(super) fn prefer6(opening: &Opening<Ipv6>) -> u64 {
+    let &Opening { client, port, service, hash, facts } = opening;
+    lb_prefer6(client.0[0], client.0[1], (port.0 as u64) << 16 | service as u64, hash, facts.0)
 }
 
 #[inline(always)]
@@ -80,29 +86,3 @@ macro_rules! export {
 export!(open: lb_open4, lb_open6);
 export!(reopen: lb_reopen4, lb_reopen6);
 export!(affinity::prefer: lb_prefer4, lb_prefer6);
-
-/// [`affinity::prefer`], then what its service's flows do without: one after the other, so that their stacks are not added.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_open_sticky4(flow: u64, hash: u64, facts: u64) -> u64 {
-    let facts = Facts(facts);
-    let preferring = facts.preferring(lb_prefer4(flow, hash, facts.0));
-    if facts.is_known() {
-        return lb_reopen4(flow, hash, preferring.0);
-    }
-    let choice = lb_open4(flow, hash, preferring.0);
-    if choice == Choice::BY_HASH.0 { lb_open4(flow, hash, facts.0) } else { choice }
-}
-
-/// The same for IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_open_sticky6(head: u64, tail: u64, flow: u64, hash: u64, facts: u64) -> u64 {
-    let facts = Facts(facts);
-    let preferring = facts.preferring(lb_prefer6(head, tail, flow, hash, facts.0));
-    if facts.is_known() {
-        return lb_reopen6(head, tail, flow, hash, preferring.0);
-    }
-    let choice = lb_open6(head, tail, flow, hash, preferring.0);
-    if choice == Choice::BY_HASH.0 { lb_open6(head, tail, flow, hash, facts.0) } else { choice }
-}

@@ -22,6 +22,7 @@ use lb_common::prefix::PrefixKey;
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
+use lb_common::syn::SynRow;
 use lb_ebpf::verdict::Stage;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -80,6 +81,8 @@ pub(super) static CONNECT_TIMES: Array<ConnectTimes, { CPUS * BACKENDS_SIZE as u
 #[btf_map]
 pub(super) static ICMP_BUDGET: Array<IcmpBudget, CPUS, MMAPABLE> = Array::new();
 
+#[btf_map]
+pub(super) static SYNS: Array<SynRow, { maps::SYN_CAPACITY as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 pub(super) static SOURCES: Array<SourceLine, { maps::SOURCE_LINES as usize }, MMAPABLE> = Array::new();
 #[btf_map]

@@ -19,13 +19,14 @@ use lb_common::flow::{Bucket4, Bucket6};
 use lb_common::fragment::{FragmentKey, Ports};
 use lb_common::latency::ConnectTimes;
 use lb_common::limit::SourceLine;
-use lb_common::maps::SOURCE_LINES;
+use lb_common::maps::{SOURCE_LINES, SYN_CAPACITY};
 use lb_common::next_hop::{Hop, NextHop, Tag};
 use lb_common::port::{PoolAddress, Port};
 use lb_common::prefix::{LIST_BITS, PrefixKey};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
+use lb_common::syn::SynRow;
 use lb_ebpf::family::{Ipv4, Ipv6};
 use lb_ebpf::open::Opening;
 use lb_ebpf::tables::{Route, RouteQuery, Tables};
@@ -173,6 +174,36 @@ impl Tables for KernelTables<'_> {
     #[inline(always)]
     fn allows(&self, service: u16, options: u64, client: Address) -> bool {
         guards::allows(service, options, client)
+    }
+
+    #[inline(always)]
+    fn syn(&self, hash: u32) -> Option<&SynRow> {
+        maps::SYNS.get(hash & (SYN_CAPACITY - 1))
+    }
+
+    #[inline(always)]
+    fn prefer4(&self, opening: &Opening<Ipv4>) -> u64 {
+        cold::prefer4(opening)
+    }
+
+    #[inline(always)]
+    fn prefer6(&self, opening: &Opening<Ipv6>) -> u64 {
+        cold::prefer6(opening)
+    }
+
+    #[inline(always)]
+    fn next4(&self, flow: &Opening<Ipv4>, excluded: u64) -> u16 {
+        guards::next4(flow, excluded)
+    }
+
+    #[inline(always)]
+    fn next6(&self, flow: &Opening<Ipv6>, excluded: u64) -> u16 {
+        guards::next6(flow, excluded)
+    }
+
+    #[inline(always)]
+    fn candidate(&self, place: u64, at: u32) -> u64 {
+        guards::candidate(place, at)
     }
 
     #[inline(always)]

@@ -87,6 +87,22 @@ fn balance_nat_icmp(ctx: XdpContext) -> u32 {
     conclude(&ctx, &tables, verdict)
 }
 
+#[xdp]
+#[inline(always)]
+fn balance_retry(ctx: XdpContext) -> u32 {
+    let Some(tables) = KernelTables::new(Some(&ctx)) else { return XDP_PASS };
+    let verdict = pipeline::retry(&mut XdpFrame(&ctx), &tables);
+    conclude(&ctx, &tables, verdict)
+}
+
+#[xdp]
+#[inline(always)]
+fn balance_resend(ctx: XdpContext) -> u32 {
+    let Some(tables) = KernelTables::new(Some(&ctx)) else { return XDP_PASS };
+    let verdict = pipeline::resend(&mut XdpFrame(&ctx), &tables);
+    conclude(&ctx, &tables, verdict)
+}
+
 /// Turns a verdict into an action and counts its reason. Nothing else does either.
 #[inline(always)]
 fn conclude(ctx: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict) -> u32 {
@@ -132,6 +148,8 @@ fn tail_call(ctx: &XdpContext, stage: Stage) {
         Stage::NatOpen => call(Stage::NatOpen),
         Stage::NatReply => call(Stage::NatReply),
         Stage::NatIcmp => call(Stage::NatIcmp),
+        Stage::Retry => call(Stage::Retry),
+        Stage::Resend => call(Stage::Resend),
     }
 }
 

@@ -50,6 +50,7 @@ pub(super) fn rows(tables: &mut MemoryTables) -> Rows<'_> {
         traffic: &mut tables.traffic,
         connect_times: &mut tables.connect_times,
         icmp_budget: std::slice::from_mut(&mut tables.icmp_budget),
+        syns: &mut tables.syns,
         sources: &mut tables.sources,
     }
 }

@@ -14,6 +14,7 @@ use lb_common::port::{PoolAddress, Port};
 use lb_common::service::{Service, ServiceState};
 use lb_common::settings::Settings;
 use lb_common::slot::SlotLine;
+use lb_common::syn::SynRow;
 
 use crate::lab::{MOST_POOL_ADDRESSES, MOST_POOL_PORTS, Rows};
 use crate::object::{Mapping, Object};
@@ -41,6 +42,7 @@ pub(super) const SIZES: &[(&str, u32)] = &[
     (maps::NEXT_HOPS, maps::NEXT_HOP_CAPACITY),
     (maps::POOL_ADDRESSES, MOST_POOL_ADDRESSES),
     (maps::PORTS, MOST_POOL_ADDRESSES * MOST_POOL_PORTS),
+    (maps::SYNS, maps::SYN_CAPACITY),
     (maps::SOURCES, maps::SOURCE_LINES),
     (maps::PREFIXES, maps::PREFIX_CAPACITY),
     (maps::FRAGMENTS, FRAGMENTS),
@@ -75,6 +77,7 @@ pub(super) struct Arrays {
     traffic: Mapping<Traffic>,
     connect_times: Mapping<ConnectTimes>,
     icmp_budget: Mapping<IcmpBudget>,
+    syns: Mapping<SynRow>,
     sources: Mapping<SourceLine>,
 }
 
@@ -101,6 +104,7 @@ impl Arrays {
                 traffic: object.rows(maps::TRAFFIC, cpus * BACKENDS)?,
                 connect_times: object.rows(maps::CONNECT_TIMES, cpus * BACKENDS)?,
                 icmp_budget: object.rows(maps::ICMP_BUDGET, cpus)?,
+                syns: object.rows(maps::SYNS, maps::SYN_CAPACITY)?,
                 sources: object.rows(maps::SOURCES, maps::SOURCE_LINES)?,
             })
         }
@@ -126,6 +130,7 @@ impl Arrays {
             traffic: self.traffic.slice(),
             connect_times: self.connect_times.slice(),
             icmp_budget: self.icmp_budget.slice(),
+            syns: self.syns.slice(),
             sources: self.sources.slice(),
         }
     }

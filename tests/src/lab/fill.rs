@@ -14,6 +14,7 @@ use lb_common::port::{NO_ADDRESS, Pool, PoolAddress, Port};
 use lb_common::service::{Options, Service as ServiceRow, ServiceState, Table};
 use lb_common::settings::Settings;
 use lb_common::slot::{Owners, SLOTS_PER_LINE, SlotLine, lines, members, members_line};
+use lb_common::syn::SynRow;
 
 use super::{Backend, FIRST_POOL_PORT, Lab, Service, Way};
 
@@ -51,6 +52,7 @@ pub struct Rows<'a> {
     pub traffic: &'a mut [Traffic],
     pub connect_times: &'a mut [ConnectTimes],
     pub icmp_budget: &'a mut [IcmpBudget],
+    pub syns: &'a mut [SynRow],
     pub sources: &'a mut [SourceLine],
 }
 
@@ -68,6 +70,7 @@ impl Rows<'_> {
         self.traffic.fill(Traffic::default());
         self.connect_times.fill(ConnectTimes::default());
         self.icmp_budget.fill(IcmpBudget::default());
+        self.syns.fill(SynRow::default());
         self.sources.fill(SourceLine::default());
     }
 

@@ -76,6 +76,13 @@ impl Service {
         self
     }
 
+    /// Flows that their backend refuses or does not answer are given another.
+    #[must_use]
+    pub const fn retrying(mut self) -> Self {
+        self.options = self.options.with(Options::RETRY);
+        self
+    }
+
     /// New flows are dropped, not refused, while there is no backend.
     #[must_use]
     pub const fn silent(mut self) -> Self {

@@ -18,13 +18,15 @@ const POOL_PORTS: u32 = 8;
 /// The first of the ports of services that are special in one way each.
 const FIRST_SPECIAL: u16 = 81;
 /// How many of those there are, of each protocol and family.
-const SPECIALS: usize = 15;
+const SPECIALS: usize = 16;
 /// The port of the services whose backends die.
 const FRAIL: u16 = FIRST_SPECIAL + 10;
 /// The port of the services that track by exception: the one before.
 const HANDED_OVER: u16 = FRAIL - 1;
 /// The port of those that take few new flows, of those that turn clients away, and of those whose backend is others' too.
 const GUARDED: [u16; 3] = [FRAIL + 1, FRAIL + 2, FRAIL + 3];
+/// The port of the services that retry, and of their backends.
+const RETRYING: u16 = FRAIL + 4;
 /// Ports of clients, from there on. Few, so that flows are met again.
 const FIRST_CLIENT_PORT: u16 = 1000;
 const CLIENT_PORTS: usize = 100;
@@ -116,6 +118,12 @@ fn specials(hosts: &Hosts, last: fn(Service) -> Service, later: bool) -> [Specia
         }),
         Box::new(move |service| service.backend(guarded.clone()).deny(client, whole)),
         Box::new(move |service| service.backend(shared.clone())),
+        Box::new(move |service| {
+            let service = [0, 1]
+                .into_iter()
+                .fold(service, |service, at| service.backend(Backend::at(backends[at], RETRYING)));
+            service.backend(Backend::at(ways.unknown_neighbour, RETRYING).unresolved()).retrying()
+        }),
         Box::new(last),
     ]
 }
@@ -136,7 +144,7 @@ fn by_exception(hosts: &Hosts) -> impl Fn(Service) -> Service + use<> {
 /// Any frame that a balancer may meet.
 pub fn any_frame(random: &mut Random) -> Packet {
     let hosts = random.pick(&FAMILIES);
-    let frame = match random.below(105) {
+    let frame = match random.below(115) {
         0..26 => request(random, &hosts),
         26..31 => to_full_nat(random, &hosts),
         31..37 => to_frail(random, &hosts),
@@ -147,6 +155,7 @@ pub fn any_frame(random: &mut Random) -> Packet {
         75..85 => about_request(random, &hosts),
         85..90 => echo(random, &hosts),
         100..105 => handed_over(random, &hosts),
+        105..115 => refused(random, &hosts),
         _ => other(random, &hosts),
     };
     decorate(random, &hosts, frame)
@@ -168,6 +177,20 @@ fn handed_over(random: &mut Random, hosts: &Hosts) -> Packet {
     let backend = random.below(2);
     let frame = packet().eth(backend_mac(backend), LAN).ip(hosts.backends[backend], hosts.client);
     frame.tcp(BY_EXCEPTION, port).seq(random.below(3) as u32).syn().ack(1)
+}
+
+/// A connection to a service that retries, of one of a few flows: its SYN, or a backend's refusal or acceptance of it.
+fn refused(random: &mut Random, hosts: &Hosts) -> Packet {
+    let port = FIRST_CLIENT_PORT + random.below(8) as u16;
+    let sequence = 7 + u32::from(random.once_in(8));
+    if random.once_in(3) {
+        let frame = packet().eth(ROUTER, WAN).ip(hosts.client, hosts.vip);
+        return frame.tcp(port, RETRYING).syn().seq(sequence);
+    }
+    let backend = random.below(3);
+    let address = [hosts.backends[0], hosts.backends[1], hosts.special_backends.unknown_neighbour][backend];
+    let frame = packet().eth(backend_mac(backend), LAN).ip(address, hosts.client).tcp(RETRYING, port);
+    if random.once_in(20) { frame.syn().ack(sequence + 1) } else { frame.rst().ack(sequence + 1) }
 }
 
 /// A plain request to a service whose backends serve: protocol and flow at random.

@@ -129,7 +129,7 @@ fn a_late_answer_of_the_former_owner_is_dropped() {
         // Its SYN went to the former owner before the slot changed; the client's second one did not.
         lb.receive(&hosts.to_vip().tcp(PORT, 80).syn());
         let run = lb.receive(&from(&hosts, 0).tcp(8080, PORT).seq(1).syn().ack(1));
-        run.assert_dropped().assert_counted(Reason::DropSynAckStale, []);
+        run.assert_counted(Reason::ResetSynAckStale, []);
         // Where no second one came, the answer is the flow's.
         let run = lb.receive(&from(&hosts, 0).tcp(8080, PORT + 1).seq(1).syn().ack(1));
         run.assert_redirected(WAN_INDEX, &hosts.from_vip().tcp(80, PORT + 1).seq(1).syn().ack(1));

@@ -30,6 +30,7 @@ mod headers;
 mod latency;
 mod next_hops;
 mod rejections;
+mod retries;
 mod strategies;
 mod tags;
 mod tcp;

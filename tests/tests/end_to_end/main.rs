@@ -62,6 +62,7 @@ mod packets;
 mod programs;
 #[cfg(test)]
 mod restarts;
+mod retry;
 #[cfg(test)]
 mod second_node;
 #[cfg(test)]

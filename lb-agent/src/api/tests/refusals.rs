@@ -53,7 +53,7 @@ fn each_refused_request_has_its_status_and_message_and_changes_nothing() {
             &["services"],
             json!({"name": "two", "vip": "10.0.0.1:80", "color": 1}),
             422,
-            "unknown field `color`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `source_pool`, `track`, `on-no-backend`, `on-backend-down`, `affinity`, `limit-new-flows`, `limit-source`, `allow`, `deny`, `panic-threshold`, `slow-start`, `damping`, `health`, `backend`",
+            "unknown field `color`, expected one of `name`, `vip`, `protocol`, `strategy`, `mode`, `source_pool`, `track`, `on-no-backend`, `on-backend-down`, `retry`, `affinity`, `limit-new-flows`, `limit-source`, `allow`, `deny`, `panic-threshold`, `slow-start`, `damping`, `health`, `backend`",
         ),
         (
             Method::POST,

@@ -11,7 +11,7 @@ fn a_service_is_listed_with_the_fields_of_the_contract() {
     let server = Server::with_web("list");
     let expected = json!([{
         "name": "web", "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat",
-        "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "affinity": "off",
+        "track": "full", "on_no_backend": "reset", "on_backend_down": "rebalance", "retry": "off", "affinity": "off",
         "health": ["tcp,interval=2s,timeout=1s,rise=2,fall=3"],
         "revision": 2,
         "backends": 1, "panicking": false, "active_connections": 3, "connections_total": 21,

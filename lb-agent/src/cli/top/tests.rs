@@ -16,7 +16,7 @@ use crate::model::Timestamp;
 fn service(name: &str, active: u64) -> Value {
     json!({
         "name": name, "vip": "10.0.0.100:80", "protocol": "tcp", "strategy": "maglev", "mode": "dnat", "track": "full",
-        "on_no_backend": "reset", "on_backend_down": "rebalance", "affinity": "off", "health": "none", "backends": 4,
+        "on_no_backend": "reset", "on_backend_down": "rebalance", "retry": "off", "affinity": "off", "health": "none", "backends": 4,
         "healthy_backends": 3, "revision": 3, "active_backends": 3, "active_connections": active,
         "connections_total": 1000, "connections_per_second": 123.4, "rx_packets_per_second": 1000.0,
         "tx_packets_per_second": 500.0, "rx_bytes_per_second": 1_234_000.0, "tx_bytes_per_second": 56_700_000.0,

@@ -10,7 +10,7 @@ use super::Action;
 use super::diff::{Differ, Target};
 use crate::datapath::WantedService;
 use crate::datapath::prefixes::list;
-use crate::model::{FlowLimit, OnBackendDown, Track};
+use crate::model::{FlowLimit, OnBackendDown, Retry, Track};
 
 impl Differ<'_> {
     /// Gives services in use the options that they shall have. Before backends go, whose flows meet them.
@@ -91,6 +91,7 @@ pub(super) fn flags(service: &WantedService, settings: &Settings) -> Options {
     });
     [
         (Options::RESET_ON_BACKEND_DOWN, service.on_backend_down == OnBackendDown::Reset),
+        (Options::RETRY, service.retry == Retry::On),
         (Options::EXCEPTIONS, service.track == Track::Exceptions),
         (Options::FULL_NAT, !service.source_pool.is_empty()),
         (Options::PREFIX_LISTS, guard.prefixes() > 0),

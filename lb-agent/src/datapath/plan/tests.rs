@@ -9,7 +9,9 @@ use proptest::strategy::Strategy as Generator;
 use super::Action;
 use super::lab::Lab;
 use crate::datapath::{Wanted, WantedBackend, WantedService};
-use crate::model::{Affinity, FlowLimit, Guard, OnBackendDown, OnNoBackend, Protocol, Strategy, Track};
+use crate::model::{
+    Affinity, FlowLimit, Guard, OnBackendDown, OnNoBackend, Protocol, Retry, Strategy, Track,
+};
 
 #[test]
 fn the_first_service_comes_up_in_order() {
@@ -253,6 +255,7 @@ fn service(vip: &str, backends: &[&str]) -> WantedService {
         track: Track::Full,
         on_no_backend: OnNoBackend::Reset,
         on_backend_down: OnBackendDown::Rebalance,
+        retry: Retry::Off,
         affinity: Affinity::default(),
         guard: Arc::default(),
         backends: backends.iter().map(backend).collect(),
