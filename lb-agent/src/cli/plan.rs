@@ -141,3 +141,38 @@ fn limits(forecast: &Forecast) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    /// What the command computes for the options in the first cell of a row, as the row has it.
+    fn computed(options: &str, costs: &Costs) -> String {
+        let words = std::iter::once("plan").chain(options.split_whitespace());
+        let demand = Line::try_parse_from(words).unwrap().arguments.demand();
+        let Forecast { memory_bytes, packet_ns, cores, links, binds_first, .. } =
+            demand.forecast(costs, 2).unwrap();
+        let megabytes = memory_bytes.div_ceil(1 << 20);
+        format!("| `{options}` | {megabytes} | {packet_ns:.0} | {cores} | {links} | {binds_first} |")
+    }
+
+    #[test]
+    fn the_design_document_s_capacity_table_is_what_is_computed() {
+        let page = include_str!("../../../docs/design/operation.md");
+        let costs = Costs::published().unwrap();
+        let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `--connections ")).collect();
+        assert!(rows.len() > 4, "{rows:?}");
+        for row in rows {
+            let options = row.split('`').nth(1).unwrap();
+            assert_eq!(row, computed(options, &costs));
+        }
+    }
+}
